@@ -1,0 +1,106 @@
+"""Weights folders: ``config.json``, ``model.safetensors`` and the model card ``README.md``.
+
+No pickle is ever read. Loading checks tensor names and shapes against the architecture that the
+config names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boneage.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CONFIG = "config.json"
+TENSORS = "model.safetensors"
+CARD = "README.md"
+FORMAT = 1
+LARGEST = 60_000_000  # bytes of model.safetensors, so that a release fits an ordinary repository
+
+
+def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str = "") -> Path:
+    """Write a weights folder, the tensors in fp16 (integers as they are).
+
+    Raises:
+        InputError: if the tensors take more than :data:`LARGEST` bytes.
+    """
+    import torch
+    from safetensors.torch import save as serialise
+
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")  # only matters while training
+    }
+    overflown = [n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if overflown:
+        raise InputError(f"{overflown[0]} does not fit into 16-bit floating point.")
+    data = serialise(tensors, metadata={"format": "pt"})
+    if len(data) > LARGEST:
+        raise InputError(f"The weights take {len(data)} bytes; at most {LARGEST} are released.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"format": FORMAT, **config, "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / TENSORS).write_bytes(data)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if card:
+        (folder / CARD).write_text(card, encoding="utf-8")
+    assert isinstance(model, torch.nn.Module)
+    return folder
+
+
+def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a weights folder in fp32, in evaluation mode, and its config.
+
+    Raises:
+        InputError: if a file is missing, unreadable, altered, or does not fit the architecture.
+    """
+    from safetensors.torch import load as deserialise
+
+    from boneage.models.registry import build
+
+    folder = Path(folder)
+    config = load_config(folder)
+    try:
+        data = (folder / TENSORS).read_bytes()
+    except OSError:
+        raise InputError(f"{folder.name} holds no {TENSORS}.") from None
+    if hashlib.sha256(data).hexdigest() != config["sha256"]:
+        raise InputError(f"{TENSORS} of {folder.name} is not the file that {CONFIG} describes.")
+    try:
+        tensors = deserialise(data)
+    except Exception:  # safetensors raises its own, untyped errors
+        raise InputError(f"{TENSORS} of {folder.name} is not a readable safetensors file.") from None
+    model = build(config["architecture"]["name"], config["architecture"]["arguments"])
+    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    if expected.keys() != tensors.keys() or any(
+        tensors[name].shape != value.shape for name, value in expected.items()
+    ):
+        raise InputError(f"{TENSORS} of {folder.name} does not fit its architecture.")
+    model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    return model.eval(), config
+
+
+def load_config(folder: str | Path) -> dict[str, Any]:
+    """The config of a weights folder.
+
+    Raises:
+        InputError: if it is missing, unreadable or of another format.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"{folder.name} is no weights folder: it has no readable {CONFIG}."
+        ) from None
+    except ValueError:
+        raise InputError(f"{CONFIG} of {folder.name} is not valid JSON.") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{CONFIG} of {folder.name} is not of format {FORMAT}.")
+    return config

@@ -1,0 +1,128 @@
+"""Torchvision classification networks as feature extractors.
+
+A :class:`Backbone` keeps torchvision's own module names, so any state dict of the torchvision
+network (its ImageNet weights, a file on disk) loads without renaming.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from boneage.errors import InputError
+from boneage.models.registry import BACKBONES
+
+
+class Backbone(nn.Module):
+    """The convolutional part of a torchvision network.
+
+    Args:
+        name: one of :data:`boneage.models.registry.BACKBONES`.
+        pretrained: start from torchvision's ImageNet weights (downloaded once by torchvision).
+
+    Attributes:
+        channels: channels C of the feature map.
+        stride: input pixels a cell of the feature map stands for (32 for all of them).
+
+    Raises:
+        InputError: for an unknown name.
+    """
+
+    stride = 32
+
+    def __init__(self, name: str, pretrained: bool = False) -> None:
+        super().__init__()
+        if name not in BACKBONES:
+            raise InputError(f"Unknown backbone {name!r}. Known are: {', '.join(BACKBONES)}.")
+        network = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+        head = "classifier" if name == "mobilenet_v2" else "fc"
+        self.name = name
+        self.channels = network.last_channel if head == "classifier" else network.fc.in_features
+        # The children keep their names; the head and the pooling before it are left behind.
+        for child_name, child in network.named_children():
+            if child_name not in (head, "avgpool"):
+                self.add_module(child_name, child)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature map of ``images``: (N, 3, H, W) -> (N, C, ceil(H / 32), ceil(W / 32))."""
+        for child in self.children():
+            images = child(images)
+        return images
+
+    def load_initialisation(self, file: Path) -> int:
+        """Load every tensor of this backbone from a safetensors file; returns how many.
+
+        The file may be a state dict of the torchvision network (its head is left out) or of one of
+        this project's networks, whose backbone is found by its prefix.
+
+        Raises:
+            InputError: if the file cannot be read, or lacks a tensor, or has one of another shape.
+        """
+        try:
+            tensors = load_file(file)
+        except Exception:  # safetensors raises its own, untyped errors
+            raise InputError(f"{file.name} is not a readable safetensors file.") from None
+        wanted = self.state_dict()
+        prefix = next(
+            (key.removesuffix(first) for first in list(wanted)[:1] for key in tensors
+             if key.endswith(first)), ""
+        )
+        missing = [k for k in wanted if prefix + k not in tensors]
+        if missing:
+            raise InputError(
+                f"{file.name} is no initialisation for {self.name}: it lacks {len(missing)} of "
+                f"{len(wanted)} tensors, the first of them {missing[0]}."
+            )
+        wrong = [k for k in wanted if tensors[prefix + k].shape != wanted[k].shape]
+        if wrong:
+            raise InputError(f"{file.name}: {wrong[0]} has another shape than {self.name} needs.")
+        self.load_state_dict({k: tensors[prefix + k].to(v.dtype) for k, v in wanted.items()})
+        return len(wanted)
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Put every batch normalisation of ``module`` into evaluation mode for good.
+
+    Whole radiographs and bone parts have different statistics; one running average of both fits
+    neither. Frozen at the statistics of whole radiographs, training and evaluation see the same
+    function. ``train()`` would undo it, so it is called after each ``train()``.
+    """
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.eval()
+
+
+def pool(features: Tensor) -> Tensor:
+    """Global average pooling in fp32: (N, C, H, W) -> (N, C)."""
+    return features.float().mean(dim=(2, 3))
+
+
+class AgeHead(nn.Module):
+    """Dropout and one linear unit a sex, in fp32 whatever the autocast around it.
+
+    With one sex this is the paper's L -> 1. With two, both sexes share the features and each has
+    its own unit, so sex as an input can change the weight of every feature and not only an offset.
+
+    Args:
+        features: length L of the feature vector.
+        sexes: number of sexes the network serves (1 or 2).
+        dropout: probability of dropping a feature in training.
+    """
+
+    def __init__(self, features: int, sexes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(features, sexes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor, sex: Tensor) -> Tensor:
+        """Standardised ages: features (N, ..., L), sex (N,) int64 in [0, sexes) -> (N, ...)."""
+        with torch.autocast(features.device.type, enabled=False):
+            ages = self.linear(self.dropout(features.float()))
+        index = sex.view(-1, *([1] * (ages.dim() - 1))).expand(*ages.shape[:-1], 1)
+        return ages.gather(-1, index).squeeze(-1)

@@ -1,0 +1,58 @@
+"""The one list of the project's networks, importable without torch.
+
+Command lines validate against it, :func:`build` turns the ``architecture`` entry of a weights
+config or of a recipe into a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from boneage.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v2")
+UNITS = {"hand": "months", "adult": "years"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network: where its class is, what it is for, and a line about it."""
+
+    module: str
+    cls: str
+    task: str
+    summary: str
+
+    @property
+    def unit(self) -> str:
+        """Unit of the predicted age, ``months`` or ``years``."""
+        return UNITS[self.task]
+
+
+MODELS: Mapping[str, Entry] = {
+    "arcnn": Entry("boneage.models.arcnn", "ARCNN", "hand", "AR-CNN (Liu et al. 2019)"),
+    "finetuned": Entry(
+        "boneage.models.finetuned", "FineTuned", "hand", "one backbone, one linear unit a sex"
+    ),
+}
+
+
+def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network ``name`` built with ``arguments``, its weights random.
+
+    Raises:
+        InputError: for a name that is not in :data:`MODELS` or arguments its class refuses.
+    """
+    if name not in MODELS:
+        raise InputError(f"Unknown architecture {name!r}. Known are: {', '.join(MODELS)}.")
+    entry = MODELS[name]
+    try:
+        return getattr(import_module(entry.module), entry.cls)(**arguments)
+    except TypeError as error:
+        raise InputError(f"The arguments do not fit the architecture {name!r}: {error}.") from None

@@ -1,0 +1,160 @@
+"""From a radiograph to what a network sees: square resize, contrast stretch, augmentation.
+
+Training and assessment share :class:`Preprocess`, so they cannot drift apart. Augmentation is
+drawn per image from its seed and applied to a whole batch on its device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a radiograph becomes network input.
+
+    A radiograph is first shrunk to the resolution that the training images had, whatever its own,
+    so that a full-size film and its small copy look the same to the network; then its grey values
+    are stretched between two percentiles; then it is resized to the network's input.
+
+    Args:
+        size: side of the network's square input, px.
+        resolution: side of the training images, px.
+        percentiles: grey values below the first become 0, above the second 1.
+        mean: subtracted from the stretched values in [0, 1].
+        std: divides the result.
+    """
+
+    size: int
+    resolution: int
+    percentiles: tuple[float, float] = (1.0, 99.0)
+    mean: float = 0.5
+    std: float = 0.5
+
+    def shrink(self, pixels: np.ndarray) -> np.ndarray:
+        """Squash (H, W) uint8 or uint16 to (resolution, resolution), same type, antialiased."""
+        image = Image.fromarray(pixels)
+        if pixels.dtype == np.uint16:
+            image = image.convert("F")  # Pillow resizes 16-bit images by nearest neighbour only
+        squashed = image.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
+        if pixels.dtype == np.uint16:
+            return np.rint(squashed).astype(np.uint16)
+        return np.asarray(squashed)
+
+    def levels(self, shrunk: np.ndarray) -> tuple[float, float]:
+        """Grey values of ``shrunk`` that become 0 and 1."""
+        low, high = np.percentile(shrunk, self.percentiles)
+        return float(low), float(max(high, low + 1))
+
+    def finish(self, stretched: Tensor) -> Tensor:
+        """Normalise values in [0, 1] and give them three channels: (N, 1, S, S) -> (N, 3, S, S)."""
+        return ((stretched - self.mean) / self.std).expand(-1, 3, -1, -1)
+
+    def __call__(self, pixels: np.ndarray) -> Tensor:
+        """(H, W) uint8 or uint16 -> (3, size, size) float32."""
+        import torch
+        from torch.nn import functional as F
+
+        shrunk = self.shrink(pixels)
+        low, high = self.levels(shrunk)
+        image = torch.from_numpy(shrunk.astype(np.float32))[None, None]
+        image = stretch(image, torch.tensor([[low, high]]))
+        image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False)
+        return self.finish(image)[0]
+
+
+def stretch(images: Tensor, levels: Tensor) -> Tensor:
+    """Grey values (N, 1, H, W) to [0, 1] between each image's ``levels`` (N, 2)."""
+    low, high = levels[:, 0, None, None, None], levels[:, 1, None, None, None]
+    return ((images.float() - low) / (high - low)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes that leave the bone age alone; every argument is the extreme of its change.
+
+    Args:
+        rotation: degrees either way.
+        scale: share; 0.15 draws factors from 0.85 to 1.15 (log-uniform).
+        aspect: share by which width and height may differ further.
+        shift: share of the side, in each direction.
+        flip: probability of a mirror image (a right hand).
+        gamma: exponent from 1 / (1 + gamma) to 1 + gamma (log-uniform).
+        contrast: factor about the middle grey, from 1 - contrast to 1 + contrast.
+        brightness: added grey, either way.
+        border: probability of a collimation border, black or white, up to 12 % on each side.
+        marker: probability of a bright side marker.
+    """
+
+    rotation: float = 0.0
+    scale: float = 0.0
+    aspect: float = 0.0
+    shift: float = 0.0
+    flip: float = 0.0
+    gamma: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    border: float = 0.0
+    marker: float = 0.0
+
+    DRAWS = 19  # uniform numbers an image takes
+
+    def draw(self, *seed: int) -> np.ndarray:
+        """The random numbers of one image, (DRAWS,) float32 in [0, 1), from its own seed.
+
+        Seeded by run, epoch and image, they do not depend on batch, process or resumption.
+        """
+        return np.random.default_rng(seed).random(self.DRAWS, dtype=np.float32)
+
+    def apply(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
+        """Augment and resize: (N, 1, R, R) in [0, 1], draws (N, DRAWS) -> (N, 1, size, size)."""
+        import torch
+        from torch.nn import functional as F
+
+        signed = 2 * draws - 1
+        angle = signed[:, 0] * (self.rotation * torch.pi / 180)
+        scale = torch.exp(signed[:, 1] * np.log1p(self.scale))
+        aspect = torch.exp(signed[:, 2] * np.log1p(self.aspect) / 2)
+        mirror = 1 - 2 * (draws[:, 5] < self.flip).float()
+        cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+        theta = torch.stack(
+            [
+                torch.stack([cos * aspect * mirror, -sin * aspect, signed[:, 3] * 2 * self.shift]),
+                torch.stack([sin / aspect * mirror, cos / aspect, signed[:, 4] * 2 * self.shift]),
+            ]
+        ).permute(2, 0, 1)
+        grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
+        images = F.grid_sample(images, grid, align_corners=False)
+
+        column = (slice(None), None, None, None)
+        gamma = torch.exp(signed[:, 6] * np.log1p(self.gamma))[column]
+        contrast = (1 + signed[:, 7] * self.contrast)[column]
+        brightness = (signed[:, 8] * self.brightness)[column]
+        images = ((images.clamp(min=1e-4) ** gamma - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+
+        x = torch.linspace(0, 1, size, device=images.device)
+        if self.border:
+            margins = draws[:, 9:13] * 0.12 * (draws[:, 13:14] < self.border)
+            inside_x = (x >= margins[:, 0:1]) & (x <= 1 - margins[:, 1:2])
+            inside_y = (x >= margins[:, 2:3]) & (x <= 1 - margins[:, 3:4])
+            inside = (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
+            images = images * inside + (1 - inside) * (draws[:, 14] < 0.5).float()[column]
+        if self.marker:
+            there = draws[:, 15:16] < self.marker
+            marker_x = (x - draws[:, 16:17]).abs() < 0.03
+            marker_y = (x - draws[:, 17:18]).abs() < 0.015 + 0.03 * draws[:, 18:19]
+            marker = (marker_y & there)[:, None, :, None] & marker_x[:, None, None, :]
+            images = torch.where(marker, 1.0, images)
+        return images
+
+    @classmethod
+    def none(cls) -> Augmentation:
+        """No change but the resize, exactly as in assessment."""
+        return cls(**{field.name: 0.0 for field in fields(cls)})

@@ -1,0 +1,1 @@
+"""Training: ``python -m train RECIPE --data DIR --out runs/NAME``."""

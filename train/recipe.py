@@ -1,0 +1,108 @@
+"""Recipes: one small TOML file for each network that is trained."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from boneage.errors import InputError
+from boneage.transforms import Augmentation
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a network is trained.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images a step, over all processes.
+        learning_rate: peak, reached after the warm-up.
+        weight_decay: of AdamW; not on biases and normalisations.
+        schedule: ``cosine`` to zero, or ``plateau``.
+        warmup: share of all steps over which the learning rate rises from zero.
+        patience: epochs without a better validation MAE before ``plateau`` reduces the rate.
+        factor: what ``plateau`` multiplies the rate with.
+        ema: decay of the exponential moving average of the weights, which is what is validated
+            and released.
+        freeze_batch_norm: keep batch normalisation at its initial statistics.
+        clip: largest norm of the gradient.
+    """
+
+    epochs: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    patience: int = 10
+    factor: float = 0.8
+    ema: float = 0.998
+    freeze_batch_norm: bool = False
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("cosine", "plateau"):
+            raise InputError(f"Unknown schedule {self.schedule!r}; known are cosine, plateau.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that makes a network but its data, sex and seed.
+
+    Attributes:
+        name: of the file.
+        summary: one line about it.
+        architecture: name in the registry.
+        arguments: of the architecture; ``sexes`` and ``pretrained`` come from the command line.
+        preprocess: arguments of :class:`boneage.transforms.Preprocess`.
+        augmentation: extremes of the random changes.
+        optimisation: see there.
+        fills: rows of the papers' tables that the weights fill, as in a weights config.
+    """
+
+    name: str
+    summary: str
+    architecture: str
+    arguments: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    optimisation: Optimisation
+    augmentation: Augmentation = field(default_factory=Augmentation.none)
+    fills: tuple[str, ...] = ()
+
+
+def names() -> list[str]:
+    """The recipes there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name_or_file: str) -> Recipe:
+    """A recipe by its name or from a TOML file.
+
+    Raises:
+        InputError: for an unknown name, invalid TOML, or keys that are missing or unknown.
+    """
+    path = FOLDER / f"{name_or_file}.toml"
+    if name_or_file.endswith(".toml"):
+        path = Path(name_or_file)
+    if not path.is_file():
+        raise InputError(f"Unknown recipe {name_or_file!r}. Known are: {', '.join(names())}.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        _refuse_unknown(table, {f.name for f in fields(Recipe)} - {"name"})
+        table["optimisation"] = Optimisation(**table["optimisation"])
+        table["augmentation"] = Augmentation(**table.get("augmentation", {}))
+        table["fills"] = tuple(table.get("fills", ()))
+        return Recipe(name=path.stem, **table)
+    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+        raise InputError(f"The recipe {path.stem} is not valid: {error}.") from None
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise InputError(f"The recipe has unknown entries: {', '.join(unknown)}.")
