@@ -13,15 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from boneage import rsna
 from boneage.errors import InputError
+from boneage.sex import MALE_SPELLINGS, SEX_SPELLINGS
 
 SPLITS = ("train", "validation", "test")
 AGE_COLUMNS = {"boneage": ("hand", "months", 240.0), "age": ("adult", "years", 120.0)}
-SEX_SPELLINGS = {
-    "f": "F", "female": "F", "girl": "F", "woman": "F",
-    "m": "M", "male": "M", "boy": "M", "man": "M",
-}  # fmt: skip
-MALE_SPELLINGS = {"true": "M", "1": "M", "yes": "M", "false": "F", "0": "F", "no": "F"}
 
 
 @dataclass(frozen=True)
@@ -87,13 +84,8 @@ class LabelledFolder:
         return replace(self, cases=cases)
 
 
-def parse_sex(text: str) -> str | None:
-    """``F`` or ``M`` from any usual spelling, ``None`` for an empty or unknown one."""
-    return SEX_SPELLINGS.get(str(text).strip().lower())
-
-
 def load(folder: str | Path) -> LabelledFolder:
-    """Read ``labels.csv`` of a labelled folder and find every image.
+    """Read a labelled folder, or an unpacked RSNA download, and find every image.
 
     Raises:
         InputError: if the file, a needed column or an image is missing, an age is no number or out
@@ -101,6 +93,8 @@ def load(folder: str | Path) -> LabelledFolder:
     """
     root = Path(folder)
     labels = root / "labels.csv"
+    if not labels.is_file() and any(rsna.find_label_file(root, f) for f in rsna.LABEL_FILES):
+        return _load_rsna(root)
     if not labels.is_file():
         raise InputError(
             f"{root.name or 'The folder'} is no labelled folder: it has no labels.csv. Expected "
@@ -113,14 +107,16 @@ def load(folder: str | Path) -> LabelledFolder:
     age_column = next((c for c in AGE_COLUMNS if c in columns), None)
     sex_column = next((c for c in ("sex", "male") if c in columns), None)
     for name, found in (
-        ("id", "id" in columns), ("split", "split" in columns),
-        ("boneage (months) or age (years)", age_column), ("sex or male", sex_column),
-    ):  # fmt: skip
+        ("id", "id" in columns),
+        ("split", "split" in columns),
+        ("boneage (months) or age (years)", age_column),
+        ("sex or male", sex_column),
+    ):
         if not found:
             raise InputError(f"labels.csv has no column {name}; it has: {', '.join(columns)}.")
     assert age_column is not None
     assert sex_column is not None
-    task, unit, oldest = AGE_COLUMNS[age_column]
+    _, unit, oldest = AGE_COLUMNS[age_column]
     spellings = MALE_SPELLINGS if sex_column == "male" else SEX_SPELLINGS
     images = find_images(root / "images")
 
@@ -147,9 +143,30 @@ def load(folder: str | Path) -> LabelledFolder:
         patient = (row.get("patient") or "").strip() or None
         cases[id] = Case(id, images[id], row["split"], age, sex, patient)
     _refuse_patients_in_two_splits(cases)
-    return LabelledFolder(
-        root, root.resolve().name, task, unit, tuple(cases[id] for id in sorted(cases))
-    )
+    return _folder(root, age_column, cases)
+
+
+def _load_rsna(root: Path) -> LabelledFolder:
+    available = rsna.unpacked_images(root)
+    cases = [
+        Case(id, available[id], split, float(age), MALE_SPELLINGS[male.lower()])
+        for label_file in rsna.LABEL_FILES
+        if (path := rsna.find_label_file(root, label_file))
+        for id, split, age, male in rsna.read_labels(path, label_file)
+        if id in available
+    ]
+    if not cases:
+        raise InputError(
+            "The images of this RSNA download are still in zips. Unpack them, or make a labelled "
+            "folder with: python -m boneage prepare rsna SOURCE --out DIR"
+        )
+    return _folder(root, "boneage", {case.id: case for case in cases})
+
+
+def _folder(root: Path, age_column: str, cases: dict[str, Case]) -> LabelledFolder:
+    task, unit, _ = AGE_COLUMNS[age_column]
+    ordered = tuple(cases[id] for id in sorted(cases))
+    return LabelledFolder(root, root.resolve().name, task, unit, ordered)
 
 
 def find_images(folder: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from boneage.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
@@ -29,13 +29,11 @@ def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str
     Raises:
         InputError: if the tensors take more than :data:`LARGEST` bytes.
     """
-    import torch
     from safetensors.torch import save as serialise
 
     tensors = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-        if not name.endswith("num_batches_tracked")  # only matters while training
+        for name, value in stored_tensors(model).items()
     }
     overflown = [n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if overflown:
@@ -50,8 +48,12 @@ def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if card:
         (folder / CARD).write_text(card, encoding="utf-8")
-    assert isinstance(model, torch.nn.Module)
     return folder
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a network that a weights folder holds: all but counters of training steps."""
+    return {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
 def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -75,9 +77,13 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         tensors = deserialise(data)
     except Exception:  # safetensors raises its own, untyped errors
-        raise InputError(f"{TENSORS} of {folder.name} is not a readable safetensors file.") from None
+        raise InputError(
+            f"{TENSORS} of {folder.name} is not a readable safetensors file."
+        ) from None
     model = build(config["architecture"]["name"], config["architecture"]["arguments"])
-    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    expected = {
+        k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
+    }
     if expected.keys() != tensors.keys() or any(
         tensors[name].shape != value.shape for name, value in expected.items()
     ):

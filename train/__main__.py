@@ -6,9 +6,13 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError
 from train import recipe as recipes
+
+if TYPE_CHECKING:
+    from boneage.datasets import LabelledFolder
 
 AGE_RANGES = {"months": (0.0, 228.0), "years": (0.0, 120.0)}
 
@@ -25,9 +29,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", required=True, type=Path, help="labelled folder")
     p.add_argument("--out", required=True, type=Path, help="folder of this run, as runs/NAME")
     p.add_argument(
-        "--sex", choices=("F", "M", "both"), default="both",
+        "--sex",
+        choices=("F", "M", "both"),
+        default="both",
         help="train on one sex, or one network with sex as an input (default: both)",
-    )  # fmt: skip
+    )
     p.add_argument("--epochs", type=int, help="in place of the recipe's")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--limit", type=int, help="use only so many training images (for a trial)")
@@ -37,13 +43,16 @@ def parser() -> argparse.ArgumentParser:
         "--pretrained", action="store_true", help="start from torchvision's ImageNet weights"
     )
     start.add_argument(
-        "--init", type=Path,
+        "--init",
+        type=Path,
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's",
-    )  # fmt: skip
+    )
     p.add_argument(
-        "--precision", choices=("auto", "bf16", "no"), default="auto",
+        "--precision",
+        choices=("auto", "bf16", "no"),
+        default="auto",
         help="mixed precision; auto takes bf16 where the processor is fast at it",
-    )  # fmt: skip
+    )
     return p
 
 
@@ -91,7 +100,8 @@ def run(args: argparse.Namespace) -> None:
         folder = folder.of_sex(*sexes)
     training, validation = folder.split("train"), folder.split("validation")
     if args.limit:
-        training = dataclasses.replace(training, cases=training.cases[:: -(-len(training.cases) // args.limit)])
+        step = -(-len(training.cases) // args.limit)
+        training = dataclasses.replace(training, cases=training.cases[::step])
 
     precision = args.precision
     if precision == "auto":
@@ -102,24 +112,28 @@ def run(args: argparse.Namespace) -> None:
         "name": recipe.architecture,
         "arguments": {**recipe.arguments, "sexes": len(sexes)},
     }
-    model = build(
-        recipe.architecture, {**architecture["arguments"], "pretrained": args.pretrained}
-    )
+    model = build(recipe.architecture, {**architecture["arguments"], "pretrained": args.pretrained})
     initialisation = "torchvision ImageNet" if args.pretrained else "random"
     if args.init:
         model.backbone.load_initialisation(args.init)
-        initialisation = args.init.name
+        initialisation = origin_of(args.init)
 
     args.out.mkdir(parents=True, exist_ok=True)
-    resolution = resolution_of(training)
-    preprocess = Preprocess(resolution=resolution, **recipe.preprocess)
+    preprocess = Preprocess(
+        resolution=min(resolution_of(training), 2 * recipe.preprocess["size"]),
+        **recipe.preprocess,
+    )
     batches, checks = (
         Batches(
-            split, build_cache(split, preprocess, args.out.parent / "cache"), sexes,
-            recipe.optimisation.batch_size, augmentation, args.seed,
+            split,
+            build_cache(split, preprocess, args.out.parent / "cache"),
+            sexes,
+            recipe.optimisation.batch_size,
+            augmentation,
+            args.seed,
         )
         for split, augmentation in ((training, recipe.augmentation), (validation, None))
-    )  # fmt: skip
+    )
     entry = MODELS[recipe.architecture]
     config = {
         "architecture": architecture,
@@ -144,15 +158,37 @@ def run(args: argparse.Namespace) -> None:
         },
     }
     trainer = Trainer(
-        model, recipe, preprocess, batches, checks, AGE_RANGES[folder.unit], config, args.out,
-        args.seed, accelerator,
-    )  # fmt: skip
+        model,
+        recipe,
+        preprocess,
+        batches,
+        checks,
+        AGE_RANGES[folder.unit],
+        config,
+        args.out,
+        args.seed,
+        accelerator,
+    )
     if args.resume:
         trainer.resume()
     trainer.train()
 
 
-def resolution_of(folder) -> int:
+def origin_of(file: Path) -> dict[str, Any]:
+    """What is known of an initialisation: its name, its own account, and how it was trained."""
+    from safetensors import safe_open
+
+    from boneage import hub
+
+    origin: dict[str, Any] = {"file": file.name}
+    with safe_open(file, "pt") as tensors:
+        origin |= {k: v for k, v in (tensors.metadata() or {}).items() if k != "format"}
+    if (file.parent / hub.CONFIG).is_file():
+        origin["provenance"] = hub.load_config(file.parent)["provenance"]
+    return origin
+
+
+def resolution_of(folder: LabelledFolder) -> int:
     """Side in px that the training images have, or the shorter one where they are not square."""
     from boneage import images
 
@@ -173,9 +209,12 @@ def commit() -> str:
     """The commit of the code that trains, or ``unknown`` outside a repository."""
     try:
         return subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True,
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
             cwd=Path(__file__).parent,
-        ).stdout.strip()  # fmt: skip
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -111,9 +111,11 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         saved = started = time.monotonic()
         bar = tqdm(
-            loader, f"epoch {epoch + 1}/{self.recipe.optimisation.epochs}", mininterval=10,
+            loader,
+            f"epoch {epoch + 1}/{self.recipe.optimisation.epochs}",
+            mininterval=10,
             disable=not self.accelerator.is_main_process,
-        )  # fmt: skip
+        )
         for batch in bar:
             for name, value in self.train_step(batch).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
@@ -185,9 +187,11 @@ class Trainer:
             self.best = record["validation_mae"]
             self.config["preprocess"] = asdict(self.preprocess)
             self.config["age"] = {
-                "mean": self.mean, "sd": self.sd,
-                "lowest": self.age_range[0], "highest": self.age_range[1],
-            }  # fmt: skip
+                "mean": self.mean,
+                "sd": self.sd,
+                "lowest": self.age_range[0],
+                "highest": self.age_range[1],
+            }
             self.config["provenance"]["metrics"] = dict(record)
             hub.save(self.out / "weights", self.ema.module, self.config)
 

@@ -68,8 +68,13 @@ class Backbone(nn.Module):
             raise InputError(f"{file.name} is not a readable safetensors file.") from None
         wanted = self.state_dict()
         prefix = next(
-            (key.removesuffix(first) for first in list(wanted)[:1] for key in tensors
-             if key.endswith(first)), ""
+            (
+                key.removesuffix(first)
+                for first in list(wanted)[:1]
+                for key in tensors
+                if key.endswith(first)
+            ),
+            "",
         )
         missing = [k for k in wanted if prefix + k not in tensors]
         if missing:

@@ -1,0 +1,39 @@
+# make demo   the page with the bundled weights on http://127.0.0.1:7860
+# make test   all tests; the browser tests need Chromium
+# make lint   ruff
+# make clean  removes the virtual environment
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A changed requirements file installs anew; an unchanged one costs nothing.
+DEMO := $(VENV)/.demo
+TEST := $(VENV)/.test
+
+.PHONY: demo test lint clean
+
+demo: $(DEMO)
+	$(BIN)/python app.py
+
+test: $(TEST)
+	$(BIN)/python -m pytest
+
+lint: $(TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "boneage needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO): requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	@touch $@
+
+$(TEST): requirements.txt requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,235 @@
+"""``python -m boneage``: assess radiographs, prepare data sets."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boneage
+from boneage.errors import InputError
+
+if TYPE_CHECKING:
+    from boneage.predictor import Assessment, Predictor
+
+CSV_BEFORE = ("id", "task", "sex", "age", "unit")
+CSV_AFTER = ("warnings", "refused", "model", "revision")
+EXIT_CODES = """exit codes:
+  0  everything was done
+  1  some files could not be assessed; the others were
+  2  bad arguments, weights or data; nothing was done"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="boneage",
+        description="Bone age from hand radiographs, with the evidence shown. For research, not "
+        "for diagnosis.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--version", action="version", version=f"boneage {boneage.__version__}")
+    commands = p.add_subparsers(required=True, metavar="COMMAND")
+
+    assess = commands.add_parser(
+        "assess",
+        help="assess radiographs",
+        epilog=EXIT_CODES,
+        description="Assess files, or all files of folders: PNG, JPEG, TIFF, WebP, BMP, DICOM. "
+        "Prints CSV with one row a file (or JSON).",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    assess.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file or folder")
+    assess.add_argument(
+        "--sex", choices=("F", "M"), help="sex of all; where left out, the DICOM file's own"
+    )
+    assess.add_argument(
+        "--task", choices=("hand", "adult"), default="hand", help="what is assessed (default: hand)"
+    )
+    assess.add_argument(
+        "--weights", metavar="DIR", help="weights folder (default: the released ones)"
+    )
+    assess.add_argument("--json", action="store_true", help="print a JSON list in place of CSV")
+    assess.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="also write assessments.csv, assessments.json and a picture with boxes for each file",
+    )
+    assess.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
+    assess.set_defaults(run=run_assess)
+
+    card = commands.add_parser(
+        "card",
+        help="write the model card of a weights folder",
+        description="Write README.md of a weights folder from its config and an evaluation.",
+    )
+    card.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    card.add_argument(
+        "--results", type=Path, metavar="DIR", help="folder of python -m evaluate --out"
+    )
+    card.set_defaults(run=run_card)
+
+    prepare = commands.add_parser(
+        "prepare", help="make a labelled folder from a published data set"
+    )
+    sources = prepare.add_subparsers(required=True, metavar="DATASET")
+    rsna = sources.add_parser(
+        "rsna",
+        help="RSNA Pediatric Bone Age Challenge 2017",
+        description="Make a labelled folder from the official download as it comes: the label "
+        "files and the folders or zips of images. A split that is missing is named and skipped.",
+    )
+    rsna.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
+    rsna.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    rsna.add_argument(
+        "--size", type=int, default=512, help="side of the squashed square images, px (default 512)"
+    )
+    rsna.set_defaults(run=run_prepare_rsna)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except InputError as error:
+        print(f"boneage: {error}", file=sys.stderr)
+        return 2
+
+
+def run_card(args: argparse.Namespace) -> int:
+    """``boneage card``."""
+    from boneage import hub
+    from boneage.card import model_card
+
+    config = hub.load_config(args.weights)
+    metrics = []
+    if args.results:
+        try:
+            metrics = json.loads((args.results / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{args.results.name} holds no readable metrics.json.") from None
+    text = model_card(args.weights.resolve().name, config, metrics)
+    (args.weights / hub.CARD).write_text(text, encoding="utf-8")
+    return 0
+
+
+def run_prepare_rsna(args: argparse.Namespace) -> int:
+    """``boneage prepare rsna``."""
+    from boneage.prepare import prepare_rsna
+
+    for line in prepare_rsna(args.source, args.out, args.size):
+        print(line)
+    return 0
+
+
+def run_assess(args: argparse.Namespace) -> int:
+    """``boneage assess``: one result or one reason for every file."""
+    from tqdm import tqdm
+
+    from boneage.predictor import Predictor
+
+    files = list(list_files(args.files))
+    predictor = Predictor.load(args.weights, task=args.task, device=args.device)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    failed = 0
+    bar = tqdm(files, "assessing", disable=len(files) == 1 or not sys.stderr.isatty())
+    for path in bar:
+        try:
+            assessment = assess_file(predictor, path, args.sex, args.out)
+        except InputError as error:
+            failed += 1
+            bar.clear()
+            print(f"boneage: {error}", file=sys.stderr)
+        else:
+            results.append(assessment.to_dict())
+    if args.json:
+        print(json.dumps(results, indent=2))
+    else:
+        write_csv(results, sys.stdout)
+    if args.out:
+        (args.out / "assessments.json").write_text(json.dumps(results, indent=2) + "\n")
+        with (args.out / "assessments.csv").open("w", newline="") as file:
+            write_csv(results, file)
+    return 1 if failed else 0
+
+
+def assess_file(predictor: Predictor, path: Path, sex: str | None, out: Path | None) -> Assessment:
+    """Assess one file; add its annotated picture to ``out`` if given, never over another one."""
+    from boneage import explain, images
+
+    radiograph = images.read(path)
+    (assessment,) = predictor.assess(radiograph, sex)
+    if out:
+        picture = explain.display_image(radiograph.pixels)
+        size = (radiograph.width, radiograph.height)
+        explain.draw_boxes(picture, assessment, size).save(out / f"{radiograph.id}.png")
+    return assessment
+
+
+def list_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files themselves and, sorted, those of folders and their folders.
+
+    Raises:
+        InputError: for a path that does not exist or a folder without files.
+    """
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                p
+                for p in path.rglob("*")
+                if p.is_file()
+                and not any(part.startswith(".") for part in p.relative_to(path).parts)
+            )
+            if not inside:
+                raise InputError(f"The folder {path.name} holds no files.")
+            yield from inside
+        elif path.exists():
+            yield path
+        else:
+            raise InputError(f"There is no file or folder {path.name}.")
+
+
+def write_csv(results: Sequence[dict[str, Any]], file: Any) -> None:
+    """One row an assessment: id, sex, age, unit, every component, warnings, model."""
+    components = list(dict.fromkeys(name for r in results for name in r["components"]))
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        [
+            "id",
+            "task",
+            "sex",
+            "age",
+            "unit",
+            *components,
+            "warnings",
+            "refused",
+            "model",
+            "revision",
+        ]
+    )
+    for result in results:
+        after = {
+            **result,
+            "warnings": "; ".join(result["warnings"]),
+            "model": result["model"]["id"],
+            "revision": result["model"]["revision"],
+        }
+        writer.writerow(
+            [result[name] for name in CSV_BEFORE]
+            + [result["components"].get(name) for name in components]
+            + [after[name] for name in CSV_AFTER]
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Model cards: what a weights folder is, where it comes from and how well it does.
+
+Every number comes from the folder's config (validation, written by the training) or from the
+``metrics.json`` of an evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from boneage.models.registry import MODELS
+
+RSNA = """\
+RSNA Pediatric Bone Age Challenge 2017, Radiological Society of North America
+(<https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017>); Halabi
+et al., Radiology 2019; 290(2):498-503. The images are for academic, educational and other
+non-commercial use, without any attempt to identify a patient; these weights, made from them, are
+released on the same terms."""
+
+LIMITS = """\
+For research and education. Not a medical device, not for diagnosis, and no substitute for a
+radiologist's reading.
+
+- Frontal radiographs of one hand, either side. The training hands are from the United States,
+  1 month to 19 years; other populations, malformations, casts and skeletal dysplasias were not
+  tested.
+- The reference is the challenge's: a reading by several paediatric radiologists in the manner of
+  Greulich and Pyle. It is bone age, not chronological age.
+- What is no hand is not yet recognised: such an image gets an age that means nothing.
+- The attention boxes show which regions the network used, not where a disease is."""
+
+
+def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
+    """The README.md of a weights folder.
+
+    Args:
+        id: name of the folder.
+        config: its config.
+        metrics: records of an evaluation (``metrics.json``); those of other weights are left out.
+
+    Returns:
+        Markdown with the Hub's metadata (licence, data sets, model-index results) on top.
+    """
+    own = [record for record in metrics if _is_of(record, id)]
+    provenance = config["provenance"]
+    sexes = config["sexes"]
+    policy = "one network, sex as an input" if len(sexes) > 1 else f"for sex {sexes[0]} only"
+    lines = [
+        _metadata(id, own),
+        f"# {id}\n",
+        f"{MODELS[config['architecture']['name']].summary}: the {_what(config)} from a frontal "
+        f"radiograph, in {config['unit']}, {policy}. Part of boneage.\n",
+        "## Use\n",
+        "```python\nfrom boneage import images\nfrom boneage.predictor import Predictor\n\n"
+        f'predictor = Predictor.load("weights/{id}")\n'
+        '(assessment,) = predictor.assess(images.read("hand.png"), sex="F")\n'
+        "print(assessment.age, assessment.unit)\n```\n",
+        "## Intended use and limits\n",
+        LIMITS + "\n",
+        "## Results\n",
+        *_validation(provenance),
+        *_test(own, config["unit"]),
+        "## Training\n",
+        *(f"- {key.replace('_', ' ')}: {value}" for key, value in provenance.items()
+          if key not in ("metrics", "initialisation")),
+        f"- initialisation: {_origin(provenance.get('initialisation'))}",
+        f"- resolution of the training images: {config['preprocess']['resolution']} px; network "
+        f"input {config['preprocess']['size']} px",
+        f"- architecture: {config['architecture']}\n",
+        "## Data and licence\n",
+        RSNA + "\n",
+    ]  # fmt: skip
+    if "keras" in json.dumps(provenance).lower():
+        lines.append(
+            "The backbone started from Keras' MobileNetV2 trained on ImageNet (Apache-2.0).\n"
+        )
+    return "\n".join(lines)
+
+
+def _is_of(record: Mapping[str, Any], id: str) -> bool:
+    names = [name.strip() for name in str(record.get("weights") or "").split("+")]
+    return record["measured"] is not None and any(n.split("@")[0] == id for n in names)
+
+
+def _origin(initialisation: Any) -> str:
+    """One line on where the initial weights came from, followed back to the first."""
+    if not isinstance(initialisation, Mapping):
+        return str(initialisation)
+    if source := initialisation.get("source"):
+        return str(source)
+    before = initialisation.get("provenance")
+    if not before:
+        return str(initialisation["file"])
+    mae = before["metrics"]["validation_mae"]
+    return (
+        f"recipe {before['recipe']} (validation MAE {mae}), itself from "
+        f"{_origin(before['initialisation'])}"
+    )
+
+
+def _what(config: Mapping[str, Any]) -> str:
+    return "bone age of a hand" if config["task"] == "hand" else "age of an adult"
+
+
+def _metadata(id: str, records: Sequence[Mapping[str, Any]]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="image-regression",
+            task_name="Bone age assessment",
+            dataset_type=record["dataset"],
+            dataset_name=record["dataset"],
+            dataset_split="test",
+            metric_type="mae",
+            metric_name=f"MAE ({record['unit']}), {_name(record)}",
+            metric_value=record["measured"],
+        )
+        for record in records
+    ]
+    data = ModelCardData(
+        license="other",
+        license_name="rsna-bone-age-non-commercial",
+        library_name="boneage",
+        tags=["bone-age", "radiograph", "medical-imaging", "safetensors"],
+        model_name=id if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    parts = (record["table"], record["row"], record["column"])
+    return " ".join(str(part) for part in parts if part)
+
+
+def _validation(provenance: Mapping[str, Any]) -> list[str]:
+    metrics = provenance.get("metrics", {})
+    prefix = "validation_mae_"
+    rows = [
+        f"| {name.removeprefix(prefix)} | {value:.2f} |"
+        for name, value in metrics.items()
+        if name.startswith(prefix)
+    ]
+    if not rows:
+        return []
+    return [
+        f"Mean absolute error (MAE) on the {provenance['validation_images']} validation images of "
+        f"{provenance['data']}, on which the weights were selected:\n",
+        "| component or sex | MAE |\n|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _test(records: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
+    if not records:
+        return ["Test results: none yet.\n"]
+    return [
+        f"On the test images (`python -m evaluate --split test`), MAE in {unit} with its 95 % "
+        "bootstrap interval beside the published value:\n",
+        "| table, row | published | measured | 95 % | n |\n|---|---|---|---|---|",
+        *(
+            f"| {_name(r)} | {'' if r['published'] is None else r['published']} "
+            f"| {r['measured']:.2f} | {r['ci95'][0]:.2f} to {r['ci95'][1]:.2f} | {r['n']} |"
+            for r in records
+        ),
+        "",
+    ]

@@ -1,0 +1,324 @@
+"""The one way from a radiograph to an age: page, command line, evaluator and Python all use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boneage import hub, quality
+from boneage.errors import InputError
+from boneage.transforms import Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from boneage.images import Radiograph
+
+SEX_NAMES = {"F": "female", "M": "male"}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A region that decided the age.
+
+    Attributes:
+        x0, y0, x1, y1: in pixels of the source image.
+        score: objectness of the attention agent, no unit; higher is better.
+        age: the age assessed from this region alone, in the assessment's unit.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float
+    age: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A prediction interval.
+
+    Attributes:
+        low, high: in the assessment's unit.
+        coverage: nominal share of cases whose age lies inside.
+    """
+
+    low: float
+    high: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Which weights an assessment comes from.
+
+    Attributes:
+        id: name of the weights folder or Hub repository.
+        revision: commit on the Hub, or the first digits of the tensors' SHA-256.
+    """
+
+    id: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """An age and the evidence for it.
+
+    Attributes:
+        id: the radiograph's.
+        task: ``hand`` or ``adult``.
+        sex: ``F``, ``M``, or ``None`` where the model takes none.
+        age: in ``unit``; ``None`` if refused.
+        unit: ``months`` or ``years``.
+        interval: prediction interval where the weights carry one.
+        components: every component's own age by the papers' names, in ``unit``.
+        boxes: the regions used, best first; box i belongs to component ``R{i + 1}``.
+        warnings: what may make the age less reliable.
+        refused: the reason if no age is given.
+        model: the weights.
+        heat_map: (h, w) float32 in [0, 1] over the whole image, where asked for.
+    """
+
+    id: str
+    task: str
+    sex: str | None
+    age: float | None
+    unit: str
+    interval: Interval | None
+    components: dict[str, float]
+    boxes: tuple[Box, ...]
+    warnings: tuple[str, ...]
+    refused: str | None
+    model: ModelReference
+    heat_map: np.ndarray | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of command line and API: ages to 0.01, boxes to 0.1 px, no heat map."""
+        interval = self.interval
+        return {
+            "id": self.id,
+            "task": self.task,
+            "sex": self.sex,
+            "age": None if self.age is None else round(self.age, 2),
+            "unit": self.unit,
+            "interval": interval
+            and {
+                "low": round(interval.low, 2),
+                "high": round(interval.high, 2),
+                "coverage": interval.coverage,
+            },
+            "components": {name: round(age, 2) for name, age in self.components.items()},
+            "boxes": [
+                {
+                    **{key: round(getattr(box, key), 1) for key in ("x0", "y0", "x1", "y1")},
+                    "score": round(box.score, 4),
+                    "age": round(box.age, 2),
+                }
+                for box in self.boxes
+            ],
+            "warnings": list(self.warnings),
+            "refused": self.refused,
+            "model": {"id": self.model.id, "revision": self.model.revision},
+        }
+
+
+class Predictor:
+    """Released weights, ready to assess.
+
+    Args:
+        model: the network, in evaluation mode.
+        config: of its weights folder.
+        id: name shown with every assessment.
+        device: where to compute; the GPU if there is one.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: dict[str, Any], id: str, device: str | None = None
+    ) -> None:
+        import torch
+
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.device, memory_format=torch.channels_last).eval()
+        self.model.requires_grad_(False)
+        self.config = config
+        self.id = id
+        self.revision = config["sha256"][:12]
+        self.sexes: list[str] = config["sexes"]
+        preprocess = dict(config["preprocess"])
+        preprocess["percentiles"] = tuple(preprocess["percentiles"])
+        self.preprocess = Preprocess(**preprocess)
+
+    @classmethod
+    def load(
+        cls, weights: str | Path | None = None, *, task: str = "hand", device: str | None = None
+    ) -> Predictor:
+        """Read a weights folder.
+
+        Args:
+            weights: the folder; ``None`` for the weights released with the project.
+            task: ``hand`` or ``adult``: which released weights, and what a given folder must be
+                for.
+            device: ``cpu``, ``cuda``, ...; the GPU if there is one.
+
+        Raises:
+            InputError: if there are no such weights or they are damaged or for another task.
+        """
+        folder = released(task) if weights is None else Path(weights)
+        if not folder.is_dir():
+            raise InputError(f"There is no weights folder {folder.name}.")
+        model, config = hub.load(folder)
+        if config["task"] != task:
+            raise InputError(
+                f"The weights {folder.name} are for the task {config['task']}, not {task}."
+            )
+        return cls(model, config, folder.resolve().name, device)
+
+    def assess(
+        self,
+        radiographs: Radiograph | Sequence[Radiograph],
+        sex: str | Sequence[str | None] | None = None,
+        *,
+        heat_map: bool = False,
+        batch_size: int = 16,
+    ) -> list[Assessment]:
+        """Assess one radiograph or many.
+
+        Args:
+            radiographs: from :func:`boneage.images.read` or :func:`boneage.images.from_array`.
+            sex: ``F`` or ``M``, one for all or one for each; where ``None``, the radiograph's own
+                (from DICOM tags).
+            heat_map: also explain the whole-image branch by Grad-CAM.
+            batch_size: radiographs computed together.
+
+        Returns:
+            One assessment for each radiograph, in order.
+
+        Raises:
+            InputError: if the model needs a sex that is not given, or serves another.
+        """
+        if not isinstance(radiographs, Sequence):
+            radiographs = [radiographs]
+        given = [sex] * len(radiographs) if sex is None or isinstance(sex, str) else list(sex)
+        if len(given) != len(radiographs):
+            raise InputError(f"{len(radiographs)} radiographs but {len(given)} sexes were given.")
+        sexes = [self._sex(r, s) for r, s in zip(radiographs, given, strict=True)]
+        assessments: list[Assessment] = []
+        for chunk in _chunks(list(zip(radiographs, sexes, strict=True)), batch_size):
+            assessments += self._assess_batch(chunk, heat_map)
+        return assessments
+
+    def _sex(self, radiograph: Radiograph, given: str | None) -> str:
+        sex = given or radiograph.sex
+        if sex not in SEX_NAMES:
+            raise InputError(
+                f"The sex for {radiograph.id} is {'missing' if sex is None else repr(sex)}; this "
+                "model needs it: F or M."
+            )
+        if sex not in self.sexes:
+            served = " and ".join(SEX_NAMES[s] for s in self.sexes)
+            raise InputError(f"These weights are for {served} hands only.")
+        return sex
+
+    def _assess_batch(
+        self, batch: list[tuple[Radiograph, str]], heat_map: bool
+    ) -> list[Assessment]:
+        import torch
+
+        images = torch.stack([self.preprocess(radiograph.pixels) for radiograph, _ in batch])
+        images = images.to(self.device, memory_format=torch.channels_last)
+        sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
+        if heat_map:
+            output, maps = self._explained(images, sex)
+        else:
+            with torch.inference_mode():
+                output, maps = self.model(images, sex), None
+        # One transfer for everything the batch has to say.
+        components = {name: self._age(age).tolist() for name, age in output.components.items()}
+        proposals = getattr(output, "proposals", None)
+        boxes = scores = None
+        if proposals is not None:
+            boxes = (proposals.boxes / self.preprocess.size).tolist()
+            scores = proposals.scores.tolist()
+        return [
+            self._assessment(
+                radiograph,
+                s,
+                {name: ages[i] for name, ages in components.items()},
+                boxes[i] if boxes else [],
+                scores[i] if scores else [],
+                None if maps is None else maps[i],
+            )
+            for i, (radiograph, s) in enumerate(batch)
+        ]
+
+    def _explained(self, images: Tensor, sex: Tensor) -> tuple[Any, np.ndarray]:
+        from boneage.explain import grad_cam
+
+        outputs = []
+
+        def forward() -> Tensor:
+            outputs.append(self.model(images, sex))
+            return outputs[0].components["X"]
+
+        maps = grad_cam(self.model.heat_map_layer, forward)
+        return outputs[0], maps.cpu().numpy()
+
+    def _age(self, standardised: Tensor) -> Tensor:
+        age = self.config["age"]
+        return (standardised.detach() * age["sd"] + age["mean"]).clamp(
+            age["lowest"], age["highest"]
+        )
+
+    def _assessment(
+        self,
+        radiograph: Radiograph,
+        sex: str,
+        components: dict[str, float],
+        boxes: list[list[float]],
+        scores: list[float],
+        heat_map: np.ndarray | None,
+    ) -> Assessment:
+        side = np.array([radiograph.width, radiograph.height] * 2)
+        return Assessment(
+            id=radiograph.id,
+            task=self.config["task"],
+            sex=sex,
+            age=components["assembled"],
+            unit=self.config["unit"],
+            interval=None,
+            components=components,
+            boxes=tuple(
+                Box(*(np.array(box) * side).tolist(), score, components[f"R{i + 1}"])
+                for i, (box, score) in enumerate(zip(boxes, scores, strict=True))
+            ),
+            warnings=radiograph.warnings
+            + quality.warnings_for(radiograph, self.preprocess.resolution),
+            refused=None,
+            model=ModelReference(self.id, self.revision),
+            heat_map=heat_map,
+        )
+
+
+def released(task: str) -> Path:
+    """The weights folder released with the project for a task.
+
+    Raises:
+        InputError: if there is none.
+    """
+    package = Path(__file__).parent
+    # Beside the package in a checkout, inside it where it was installed.
+    for place in (package.parent / "weights", package / "weights"):
+        for folder in sorted(place.glob(f"*/{hub.CONFIG}")):
+            if hub.load_config(folder.parent)["task"] == task:
+                return folder.parent
+    raise InputError(f"No weights for the task {task} are released with this version.")
+
+
+def _chunks(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]

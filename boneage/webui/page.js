@@ -1,0 +1,23 @@
+() => {
+  // A picture pasted anywhere goes where a chosen file would go, on the tab that is open.
+  document.addEventListener("paste", (event) => {
+    const files = event.clipboardData?.files;
+    const input = [...document.querySelectorAll(".takes-paste input[type=file]")].find(
+      (candidate) => candidate.closest(".takes-paste").offsetParent,
+    );
+    if (!files?.length || !input) return;
+    event.preventDefault();
+    const one = new DataTransfer();
+    one.items.add(files[0]);
+    input.files = one.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  // A picture laid over another: its slider shows more or less of it.
+  document.addEventListener("input", (event) => {
+    const slider = event.target.closest?.("input.opacity");
+    if (!slider) return;
+    const figure = slider.closest("figure");
+    figure.querySelector(".over").style.opacity = slider.value / 100;
+    figure.querySelector("output").textContent = `${slider.value} %`;
+  });
+}

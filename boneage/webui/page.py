@@ -1,0 +1,99 @@
+"""The whole page: header, tabs, look, and how it is served.
+
+A tab is one module of this package with a ``TITLE`` and ``build(predictor)``, named in
+:data:`TABS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from boneage import images
+from boneage.webui import hand
+
+if TYPE_CHECKING:
+    from boneage.predictor import Predictor
+
+TABS = (hand,)
+
+HEADER = """
+<header class="page-header">
+  <div>
+    <h1>boneage</h1>
+    <p>Bone age from a radiograph of the hand, with the evidence shown.</p>
+  </div>
+  <p class="purpose"><strong>For research, not for diagnosis.</strong></p>
+</header>"""
+
+FOOTER = """
+<footer class="page-footer">
+  Files are read on the machine that serves this page, deleted within an hour, and neither kept nor
+  logged.
+</footer>"""
+
+FOLDER = Path(__file__).parent
+# Files are looked for every 10 minutes and deleted when older than 50: none is older than an hour.
+DELETE_CACHE = (600, 3000)
+# Waiting visitors beyond this number are told that the page is busy.
+QUEUE = 64
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
+MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def build(predictor: Predictor) -> gr.Blocks:
+    """The page for one set of weights, shared by all visitors."""
+    with gr.Blocks(
+        title="boneage", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
+    ) as page:
+        gr.HTML(HEADER, apply_default_css=False, js_on_load=None)
+        with gr.Tabs():
+            for tab in TABS:
+                with gr.Tab(tab.TITLE):
+                    tab.build(predictor)
+        gr.HTML(FOOTER, apply_default_css=False, js_on_load=None)
+    # Without the queue's order two visitors' assessments could run at once.
+    return page.queue(max_size=QUEUE, api_open=False)
+
+
+def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
+    """Serve the page; return its address, at once if ``block`` is false.
+
+    Nothing is fetched from other hosts: fonts are the system's, analytics and sharing are off.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=not block,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        max_file_size=images.MAX_BYTES,
+        state_session_capacity=1000,
+        footer_links=["api", "settings"],
+        theme=theme(),
+        css_paths=FOLDER / "page.css",
+        js=(FOLDER / "page.js").read_text(encoding="utf-8"),
+    )
+    return url
+
+
+def theme() -> gr.themes.Base:
+    """Calm blues and greys, the visitor's own fonts."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.sky,
+        secondary_hue=gr.themes.colors.sky,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=FONTS,
+        font_mono=MONO_FONTS,
+    )

@@ -1,0 +1,157 @@
+"""``python -m evaluate``: the papers' tables and figures on labelled images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boneage.errors import InputError
+
+if TYPE_CHECKING:
+    from boneage.predictor import Predictor
+    from evaluate.run import Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLED = ("rsna-test",)  # under data/
+
+EPILOG = """\
+what is written to OUT:
+  cases.csv        one line for each case and table cell
+  assessments.csv  prediction intervals and reasons of refusals
+  boxes.csv        attention boxes, in pixels of the source image
+  tables.md        the papers' tables, published beside measured, and further statistics
+  metrics.json     the same numbers as records
+  figures/         figure-2a.png, figure-2b.png, figure-3.png
+  run.json         versions, device, hashes of weights and data, duration, command
+
+exit codes: 0 evaluated, 2 bad arguments or input
+
+examples:
+  python -m evaluate --split test
+  python -m evaluate --split validation --data DIR --weights runs/NAME/weights --out runs/NAME
+  python -m evaluate --from-cases results/cases.csv
+  accelerate launch -m evaluate --split test --data DIR
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m evaluate",
+        description="Assess labelled images with released weights and set the errors beside the "
+        "papers' published ones. Hands (labels with a boneage column, months) are measured for "
+        "tables A1 to A3, adults (age column, years) for tables B1 to B4.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "--split", choices=("train", "validation", "test", "all"), default="test",
+        help="which cases of each labelled folder (default: test)",
+    )  # fmt: skip
+    p.add_argument(
+        "--data", nargs="+", action="extend", type=Path, metavar="DIR",
+        help="labelled folders: labels.csv beside images/ (default: the bundled "
+        f"{', '.join(BUNDLED)})",
+    )  # fmt: skip
+    p.add_argument(
+        "--weights", nargs="+", action="extend", type=Path, metavar="DIR",
+        help="weights folders; each one's config.json names the table rows that it fills "
+        "(default: all under weights/)",
+    )  # fmt: skip
+    p.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR",
+        help="folder for the results (default: results)",
+    )  # fmt: skip
+    p.add_argument(
+        "--batch-size", type=_positive, default=16, metavar="N",
+        help="images assessed together (default: 16)",
+    )  # fmt: skip
+    p.add_argument(
+        "--from-cases", type=Path, metavar="FILE",
+        help="assess nothing: make tables, metrics.json and figures again from this cases.csv",
+    )  # fmt: skip
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parser().parse_args(arguments)
+    try:
+        return _run(args, sys.argv[1:] if arguments is None else arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {args.out} cannot be written: {error.strerror}.", file=sys.stderr)
+    return 2
+
+
+def _run(args: argparse.Namespace, arguments: list[str]) -> int:
+    from evaluate import recorded
+    from evaluate.processes import Processes
+    from evaluate.run import evaluate, render
+
+    if args.from_cases and args.weights:
+        raise InputError("--from-cases assesses nothing, so it takes no --weights.")
+    datasets = _datasets(args.data, args.split)
+    if args.from_cases:
+        report = render(args.from_cases, args.out, datasets)
+    else:
+        processes = Processes()
+        report = evaluate(
+            datasets,
+            _predictors(args.weights, {d.folder.task for d in datasets}, processes.device),
+            args.out,
+            batch_size=args.batch_size,
+            recorded=recorded.load(),
+            processes=processes,
+            command=["python", "-m", "evaluate", *arguments],
+        )
+        processes.close()
+    if report:
+        print(report.text())
+        print(f"\nWritten to {args.out}: cases.csv, tables.md, metrics.json, figures, run.json.")
+    return 0
+
+
+def _datasets(folders: list[Path] | None, split: str) -> list[Dataset]:
+    from boneage import datasets
+    from evaluate.run import Dataset
+
+    found = []
+    for path in folders or [ROOT / "data" / name for name in BUNDLED]:
+        folder = datasets.load(path)
+        found.append(
+            Dataset(f"{folder.name}/{split}", folder if split == "all" else folder.split(split))
+        )
+    return found
+
+
+def _predictors(folders: list[Path] | None, tasks: set[str], device: str | None) -> list[Predictor]:
+    """The predictors of the tasks; released weights of other tasks are not loaded."""
+    from boneage import hub
+    from boneage.predictor import Predictor
+
+    found = []
+    for folder in folders or sorted(p.parent for p in (ROOT / "weights").glob("*/config.json")):
+        task = hub.load_config(folder)["task"]
+        if task in tasks:
+            found.append(Predictor.load(folder, task=task, device=device))
+        elif folders:
+            raise InputError(
+                f"The weights {folder.name} are for the task {task}, the data for "
+                f"{' and '.join(sorted(tasks))}."
+            )
+    return found
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Figures 2a, 2b and 3 of the hand paper, drawn from the cases that were assessed.
+
+Sexes differ in marker as well as in colour, boxes in line style, so that the figures can be read in
+grey. Colours are of Okabe and Ito's palette, which is told apart with any colour vision.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from boneage import metrics
+from evaluate.cases import BoxRow, CaseRow
+from evaluate.published import LARGEST_DEVIATION_MONTHS, SEXES
+from evaluate.records import Group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 300
+WIDTH, HEIGHT = 6.0, 6.4  # inches of figures 2a and 2b
+EXAMPLES = 5  # radiographs of each sex in figure 3
+TICKS = {"months": 24, "years": 10}  # between two marks of an age axis
+FONT = {"font.family": "DejaVu Sans", "font.size": 10}
+POINTS = {
+    "F": {"marker": "o", "edgecolors": "#D55E00", "facecolors": "none"},
+    "M": {"marker": "^", "edgecolors": "#0072B2", "facecolors": "#0072B2", "alpha": 0.75},
+    None: {"marker": "s", "edgecolors": "#555555", "facecolors": "none"},
+}
+BOX_LINES = {
+    "R1": ("#E69F00", "-"),
+    "R2": ("#56B4E9", (0, (4, 1.5))),
+    "R3": ("#F0E442", (0, (1.2, 1.2))),
+    "R4": ("#CC79A7", (0, (5, 1.5, 1, 1.5))),
+}
+
+
+def draw(
+    groups: Sequence[Group],
+    boxes: Sequence[BoxRow],
+    images: Mapping[tuple[str, str], Path],
+    folder: Path,
+) -> list[Path]:
+    """Draw the figures of every group into ``folder``, in place of those of an earlier run.
+
+    The first group's are ``figure-2a.png``, ``figure-2b.png`` and ``figure-3.png``; those of
+    further groups carry data set and weights in the name.
+
+    Args:
+        groups: of :func:`evaluate.records.groups`; one without an assessed case has no figure.
+        boxes: the lines of ``boxes.csv``.
+        images: files by data set and case id; figure 3 shows cases that are among them.
+        folder: made if needed.
+
+    Returns:
+        The files written.
+    """
+    from matplotlib import rc_context
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("figure-*.png"):
+        stale.unlink()
+    written: list[Path] = []
+    for group in groups:
+        if not group.assessed:
+            continue
+        name = f"-{group.dataset}-{group.weights}" if written else ""
+        suffix = re.sub(r"[^A-Za-z0-9.@-]+", "-", name)
+        with rc_context(FONT):
+            figures = {
+                "2a": assessed_against_actual(group),
+                "2b": deviation_against_actual(group),
+                "3": attention_boxes(group, boxes, images),
+            }
+            for number, figure in figures.items():
+                if figure is not None:
+                    path = folder / f"figure-{number}{suffix}.png"
+                    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+                    written.append(path)
+    return written
+
+
+def assessed_against_actual(group: Group) -> Figure:
+    """Figure 2a: assessed against actual age, with the line of identity."""
+    figure = _figure(WIDTH, HEIGHT, "Assessed against actual age", group)
+    axes = figure.add_subplot()
+    assessed, actual = _ages(group.assessed)
+    end = _scatter(axes, group, assessed, max(assessed.max(), actual.max()))
+    axes.plot([0, end], [0, end], color="black", linewidth=1, zorder=1, label="Identity")
+    axes.set(ylim=(0, end), aspect="equal", ylabel=f"Assessed age ({group.unit})")
+    axes.set_yticks(axes.get_xticks())
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def deviation_against_actual(group: Group) -> Figure:
+    """Figure 2b: absolute deviation against actual age; for hands with the paper's bound."""
+    figure = _figure(WIDTH, HEIGHT, "Absolute deviation against actual age", group)
+    axes = figure.add_subplot()
+    assessed, actual = _ages(group.assessed)
+    deviation = np.abs(assessed - actual)
+    _scatter(axes, group, deviation, actual.max())
+    top = deviation.max()
+    if group.unit == "months":
+        bound = LARGEST_DEVIATION_MONTHS
+        top = max(top, bound)
+        inside = f"here {(deviation <= bound).sum()} of {len(deviation)} cases keep it"
+        axes.axhline(
+            bound, color="black", linewidth=1.2, linestyle=(0, (6, 3)),
+            label=f"{bound:g} months, the bound that Liu et al. (2019) report;\n{inside}",
+        )  # fmt: skip
+    axes.set(ylim=(0, 1.08 * top), ylabel=f"Absolute deviation ({group.unit})")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def attention_boxes(
+    group: Group, boxes: Sequence[BoxRow], images: Mapping[tuple[str, str], Path]
+) -> Figure | None:
+    """Figure 3: attention boxes on radiographs across the ages, a row for each sex.
+
+    Returns:
+        ``None`` if no case has both boxes and an image.
+    """
+    from matplotlib.lines import Line2D
+
+    from boneage.images import read
+
+    parts: dict[tuple[str, str], list[BoxRow]] = {}
+    for box in boxes:
+        if box.dataset == group.dataset and box.part in BOX_LINES:
+            parts.setdefault((box.weights, box.id), []).append(box)
+    usable = [
+        row
+        for row in group.assessed
+        if (row.weights, row.id) in parts and (group.dataset, row.id) in images
+    ]
+    lines = {sex: _across_ages([row for row in usable if row.sex == sex]) for sex in SEXES}
+    lines = {sex: examples for sex, examples in lines.items() if examples}
+    if not lines:
+        return None
+    figure = _figure(
+        2.15 * EXAMPLES, 2.6 * len(lines) + 1.3, "Attention boxes, by sex and age", group
+    )
+    grid = figure.subplots(len(lines), EXAMPLES, squeeze=False)
+    for sex, line in zip(lines, grid, strict=True):
+        for axes in line:
+            axes.set_axis_off()
+        for axes, row in zip(line, lines[sex], strict=False):
+            pixels = read(images[group.dataset, row.id]).pixels
+            _radiograph(axes, pixels, parts[row.weights, row.id])
+            axes.set_title(
+                f"{SEXES[sex].capitalize()}, {row.id}\n{row.age:.0f} {row.unit}, assessed {row.assessed:.0f}",
+                fontsize=9,
+            )
+    shown = {box.part for row in usable for box in parts[row.weights, row.id]}
+    handles = [
+        Line2D([], [], color=color, linestyle=style, linewidth=2.5, label=part)
+        for part, (color, style) in BOX_LINES.items()
+        if part in shown
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=True,
+        facecolor="#444444", labelcolor="white", handlelength=4,
+        title="Bone parts by descending attention score", title_fontproperties={"size": 10},
+    ).get_title().set_color("white")  # fmt: skip
+    return figure
+
+
+def _figure(width: float, height: float, title: str, group: Group) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    assessed, actual = _ages(group.assessed)
+    refused = f", {group.refused} refused" if group.refused else ""
+    facts = (
+        f"{group.row} on {group.dataset}: n = {len(assessed)}{refused}, "
+        f"MAE {metrics.mae(assessed, actual):.2f} {group.unit}"
+    )
+    lines = [
+        title,
+        *(textwrap.fill(line, int(11.5 * width)) for line in (facts, f"Weights {group.weights}")),
+    ]
+    figure.suptitle("\n".join(lines), fontsize=11)
+    return figure
+
+
+def _scatter(axes: Axes, group: Group, heights: np.ndarray, oldest: float) -> float:
+    """Points by sex over the actual age; returns the end of the age axis."""
+    for sex, style in POINTS.items():
+        chosen = np.array([row.sex == sex for row in group.assessed])
+        if chosen.any():
+            _, actual = _ages(group.assessed)
+            name = SEXES.get(sex or "", "sex unknown").capitalize()
+            axes.scatter(
+                actual[chosen], heights[chosen], s=22, linewidths=1, zorder=3, clip_on=False,
+                label=f"{name} (n = {chosen.sum()})", **style,
+            )  # fmt: skip
+    step = TICKS[group.unit]
+    end = step * math.ceil(oldest / step)
+    axes.set(xlim=(0, end), xlabel=f"Actual age ({group.unit})")
+    axes.set_xticks(np.arange(0, end + 1, step))
+    axes.set_axisbelow(True)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return end
+
+
+def _radiograph(axes: Axes, pixels: np.ndarray, boxes: Sequence[BoxRow]) -> None:
+    from matplotlib.patches import Rectangle
+
+    low, high = np.percentile(pixels, [0.5, 99.5])
+    axes.imshow(pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="bilinear")
+    for box in boxes:
+        color, line = BOX_LINES[box.part]
+        corner, width, height = (box.x0, box.y0), box.x1 - box.x0, box.y1 - box.y0
+        for edge, style, thickness in (("black", "-", 3.4), (color, line, 2.0)):
+            axes.add_patch(
+                Rectangle(
+                    corner, width, height, fill=False, edgecolor=edge, linestyle=style,
+                    linewidth=thickness, clip_on=False,
+                )
+            )  # fmt: skip
+
+
+def _across_ages(rows: Sequence[CaseRow]) -> list[CaseRow]:
+    """Examples at even quantiles of age, the youngest and oldest tenth left out."""
+    by_age = sorted(rows, key=lambda row: (row.age, row.id))
+    if len(by_age) <= EXAMPLES:
+        return by_age
+    places = np.linspace(0.1, 0.9, EXAMPLES) * (len(by_age) - 1)
+    return [by_age[round(place)] for place in places]
+
+
+def _ages(rows: Sequence[CaseRow]) -> tuple[np.ndarray, np.ndarray]:
+    assessed = np.array([row.assessed for row in rows], dtype=np.float64)
+    return assessed, np.array([row.age for row in rows])

@@ -1,0 +1,91 @@
+"""Rows measured earlier with weights that are not shipped: ``evaluate/recorded/<row>/``.
+
+Such a folder is what ``python -m evaluate --weights DIR --out evaluate/recorded/<row>`` writes for
+one weights folder (``cases.csv``, ``run.json``), and the training's ``recipe.toml`` and
+``metrics.jsonl``. Its cases are used only where they are cases of the data set evaluated, with the
+same reference ages.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boneage.errors import InputError
+from evaluate.cases import CASES, RECORDED, CaseRow, read_cases
+from evaluate.published import TABLES
+
+if TYPE_CHECKING:
+    from boneage.datasets import Case
+
+FOLDER = Path(__file__).parent / "recorded"
+RUN = "run.json"
+NEEDED = (CASES, RUN, "recipe.toml", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """The cases of one recorded folder.
+
+    Attributes:
+        name: of the folder.
+        cases: those in the papers' tables, their weights marked as recorded.
+    """
+
+    name: str
+    cases: tuple[CaseRow, ...]
+
+    def fitting(self, dataset: str, cases: tuple[Case, ...]) -> tuple[CaseRow, ...]:
+        """Its cases on a data set.
+
+        Raises:
+            InputError: if the data set of that name now has other cases or reference ages.
+        """
+        known = {case.id: (case.sex, round(case.age, 2)) for case in cases}
+        found = tuple(row for row in self.cases if row.dataset == dataset)
+        for row in found:
+            if known.get(row.id) != (row.sex, round(row.age, 2)):
+                raise InputError(
+                    f"The recorded row {self.name} holds case {row.id}, which {dataset} does not "
+                    "have with that sex and age: it was recorded on other data."
+                )
+        return found
+
+
+def load(folder: Path = FOLDER) -> list[RecordedRow]:
+    """All recorded rows, by name.
+
+    Raises:
+        InputError: if one lacks a file, or its ``run.json`` does not name exactly one set of
+            weights with SHA-256, seed and commit.
+    """
+    return [
+        _load(path) for path in sorted(folder.glob("*/")) if not path.name.startswith(("_", "."))
+    ]
+
+
+def _load(folder: Path) -> RecordedRow:
+    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+        raise InputError(f"The recorded row {folder.name} has no {', '.join(missing)}.")
+    try:
+        (weights,) = json.loads((folder / RUN).read_text(encoding="utf-8"))["weights"]
+        provenance = weights["provenance"]
+        complete = bool(weights["sha256"]) and {"seed", "commit"} <= provenance.keys()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        raise InputError(
+            f"{RUN} of the recorded row {folder.name} does not name one set of weights with "
+            "sha256, seed and commit."
+        )
+    papers = {table.id for table in TABLES}
+    return RecordedRow(
+        folder.name,
+        tuple(
+            replace(row, weights=RECORDED + row.weights)
+            for row in read_cases(folder / CASES)
+            if row.table in papers
+        ),
+    )

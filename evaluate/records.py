@@ -1,0 +1,350 @@
+"""From ``cases.csv`` to numbers: the records of ``metrics.json``.
+
+A record is one number of one table: ``{table, row, column, published, measured, n, ci95: [lo, hi],
+unit, dataset, weights, recorded, refused}``, with ``why`` where nothing was measured and ``note``
+where a reader must know something more. Tables A and B are the papers'; S1 (further statistics), S2
+(MAE by age and sex), S3 (paired differences between units) and S4 (weights that fill no row of the
+papers) are the project's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from boneage import metrics
+from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
+from evaluate.published import FURTHER, LARGEST_DEVIATION_MONTHS, SEXES, TASKS, Cell, tables
+
+Record = dict[str, Any]
+Function = Callable[[np.ndarray], np.ndarray]
+
+DECIMALS = 4
+COLUMNS = {"all": None, "female": "F", "male": "M"}
+# In years; a band holds its first number and not its second.
+AGE_BANDS = {
+    "months": ((0, 2), (2, 5), (5, 8), (8, 11), (11, 14), (14, None)),
+    "years": ((0, 18), (18, 30), (30, 40), (40, 50), (50, 60), (60, 70), (70, 80), (80, None)),
+}
+WITHIN = {"months": (6, 12, LARGEST_DEVIATION_MONTHS, 24), "years": (2, 5, 10)}
+DIFFERENCES = (("C", "X"), ("assembling", "X"), ("assembling", "C"))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cases of one row of a comparison of methods, on one data set, by one set of weights.
+
+    Attributes:
+        weights: id and revision; joined by ``+`` where each assessed the cases of one sex.
+        rows: one for each case, refused ones included, by id.
+        intervals: prediction intervals by weights and case id.
+    """
+
+    table: str
+    row: str
+    dataset: str
+    unit: str
+    weights: str
+    rows: tuple[CaseRow, ...]
+    intervals: dict[tuple[str, str], AssessmentRow]
+
+    @property
+    def assessed(self) -> tuple[CaseRow, ...]:
+        """The cases that were not refused."""
+        return tuple(row for row in self.rows if row.assessed is not None)
+
+    @property
+    def refused(self) -> int:
+        """Number of refused cases."""
+        return len(self.rows) - len(self.assessed)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A line of table S1.
+
+    Attributes:
+        values: from errors, (n,), to the per-case values, (n,) or (n, m).
+        of_means: from means of these to the statistic, see :func:`metrics.bootstrap_interval`.
+        published: what the paper says about it.
+        least: number of cases that it needs.
+    """
+
+    name: str
+    unit: str
+    values: Function
+    of_means: Function | None = None
+    published: float | None = None
+    least: int = 1
+
+
+def groups(cases: Sequence[CaseRow], details: Sequence[AssessmentRow] = ()) -> list[Group]:
+    """The rows that get the project's further statistics and figures; recorded ones do not."""
+    intervals: dict[str, dict[tuple[str, str], AssessmentRow]] = {}
+    for detail in details:
+        if detail.coverage is not None:
+            intervals.setdefault(detail.dataset, {})[detail.weights, detail.id] = detail
+    headlines = {t.id for t in (*tables("hand"), *tables("adult")) if t.headline} | {FURTHER}
+    places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
+    for row in cases:
+        if row.table in headlines and not row.weights.startswith(RECORDED):
+            places.setdefault((row.dataset, row.table, row.row, row.unit), []).append(row)
+    return [
+        Group(table, row, dataset, unit, weights, members, intervals.get(dataset, {}))
+        for (dataset, table, row, unit), found in places.items()
+        for weights, members in unite(found)
+    ]
+
+
+def unite(rows: Iterable[CaseRow]) -> list[tuple[str, tuple[CaseRow, ...]]]:
+    """Rows of one cell by weights; weights that share no case are united, each having done a part.
+
+    Two networks trained for one sex each fill a cell for both sexes together; two networks that
+    assessed the same case are two measurements of the cell.
+    """
+    by_weights: dict[str, list[CaseRow]] = {}
+    for row in rows:
+        by_weights.setdefault(row.weights, []).append(row)
+    ids = [{row.id for row in found} for found in by_weights.values()]
+    if all(a.isdisjoint(b) for a, b in combinations(ids, 2)):
+        members = sorted((row for found in by_weights.values() for row in found), key=_by_id)
+        return [(UNION.join(by_weights), tuple(members))] if members else []
+    return [(weights, tuple(found)) for weights, found in by_weights.items()]
+
+
+def published_records(cases: Sequence[CaseRow]) -> list[Record]:
+    """The papers' tables for every data set in ``cases``, each cell beside what was measured."""
+    places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
+    units: dict[str, str] = {}
+    for row in cases:
+        units.setdefault(row.dataset, row.unit)
+        places.setdefault((row.dataset, row.table, row.row, row.column), []).append(row)
+    return [
+        record
+        for dataset, unit in units.items()
+        for table in tables(TASKS[unit])
+        for cell in table.cells
+        for record in _cell_records(
+            cell, dataset, unit, places.get((dataset, cell.table, cell.row, cell.column), [])
+        )
+    ]
+
+
+def _cell_records(cell: Cell, dataset: str, unit: str, rows: list[CaseRow]) -> list[Record]:
+    empty = _record(cell.table, cell.row, cell.column, dataset, unit, published=cell.published)
+    if not rows:
+        return [{**empty, "why": cell.why}]
+    records = []
+    for weights, members in unite(rows):
+        recorded = any(row.weights.startswith(RECORDED) for row in members)
+        record = _measure({**empty, "weights": weights, "recorded": recorded}, members, _MAE)
+        sexes = {row.sex for row in members}
+        if cell.sex is None and len(sexes) == 1 and (sex := sexes.pop()):
+            record["note"] = f"{SEXES[sex]} cases only"
+        records.append(record)
+    return records
+
+
+def further_records(cases: Sequence[CaseRow]) -> list[Record]:
+    """Table S4: weights that fill no row of the papers' comparisons of methods."""
+    places: dict[tuple[str, str], list[CaseRow]] = {}
+    for row in cases:
+        if row.table == FURTHER:
+            places.setdefault((row.dataset, row.row), []).append(row)
+    return [
+        record
+        for (dataset, name), rows in places.items()
+        for record in _cell_records(Cell(FURTHER, name, "MAE", None), dataset, rows[0].unit, rows)
+    ]
+
+
+def statistics_records(group: Group) -> list[Record]:
+    """Table S1 of a group: every statistic for all cases and for each sex."""
+    records = []
+    for statistic in _STATISTICS[group.unit]:
+        for column, sex in COLUMNS.items():
+            record = _record(
+                "S1", statistic.name, column, group.dataset, statistic.unit,
+                published=statistic.published, weights=group.weights,
+            )  # fmt: skip
+            members = [row for row in group.rows if sex is None or row.sex == sex]
+            records.append(_measure(record, members, statistic))
+    return records + _interval_records(group)
+
+
+def _interval_records(group: Group) -> list[Record]:
+    """Measured coverage and mean width of the prediction intervals, where there are any."""
+    found = [
+        (row, group.intervals[row.weights, row.id])
+        for row in group.assessed
+        if (row.weights, row.id) in group.intervals
+    ]
+    records = []
+    for coverage in sorted({detail.coverage for _, detail in found if detail.coverage}):
+        name = f"{100 * coverage:g} % prediction interval"
+        for column, sex in COLUMNS.items():
+            chosen = [
+                (row, detail)
+                for row, detail in found
+                if detail.coverage == coverage and (sex is None or row.sex == sex)
+            ]
+            low = np.array([detail.low for _, detail in chosen])
+            high = np.array([detail.high for _, detail in chosen])
+            _, actual, keys = _arrays([row for row, _ in chosen])
+            inside = 100.0 * ((low <= actual) & (actual <= high))
+            for what, unit, values in (
+                (f"cases inside the {name}", "%", inside),
+                (f"mean width of the {name}", group.unit, high - low),
+            ):
+                record = _record("S1", what, column, group.dataset, unit, weights=group.weights)
+                records.append(_fill(record, values, keys))
+    return sorted(records, key=lambda record: record["row"])
+
+
+def age_band_records(group: Group) -> list[Record]:
+    """Table S2 of a group: MAE by age band and sex, empty bands included."""
+    per_year = 12 if group.unit == "months" else 1
+    records = []
+    for first, end in AGE_BANDS[group.unit]:
+        name = f"{first} years and over" if end is None else f"{first} to {end} years"
+        band = [
+            row
+            for row in group.rows
+            if row.age >= first * per_year and (end is None or row.age < end * per_year)
+        ]
+        for column, sex in COLUMNS.items():
+            record = _record("S2", name, column, group.dataset, group.unit, weights=group.weights)
+            members = [row for row in band if sex is None or row.sex == sex]
+            records.append(_measure(record, members, _MAE))
+    return records
+
+
+def difference_records(cases: Sequence[CaseRow]) -> list[Record]:
+    """Table S3: differences of MAE between the units of table A2, on the same cases.
+
+    The published value is the difference of the two published MAE.
+    """
+    published = {(cell.row, cell.column): cell for t in tables("hand") for cell in t.cells}
+    places: dict[tuple[str, str], dict[str, list[CaseRow]]] = {}
+    for row in cases:
+        if row.table == "A2":
+            columns = places.setdefault((row.dataset, row.row), {})
+            columns.setdefault(row.column, []).append(row)
+    records = []
+    for (dataset, sex), columns in places.items():
+        for first, second in DIFFERENCES:
+            others = dict(unite(columns.get(second, [])))
+            difference = (published[sex, first].published or 0) - (
+                published[sex, second].published or 0
+            )
+            for weights, members in unite(columns.get(first, [])):
+                partners = {row.id: row for row in others.get(weights, ())}
+                done = [
+                    row
+                    for row in members
+                    if row.assessed is not None
+                    and row.id in partners
+                    and partners[row.id].assessed is not None
+                ]
+                a, actual, keys = _arrays(done)
+                b, _, _ = _arrays([partners[row.id] for row in done])
+                record = _record(
+                    "S3", sex, f"{first} - {second}", dataset, "months",
+                    published=round(difference, 2), weights=weights,
+                )  # fmt: skip
+                record["refused"] = len(members) - len(done)
+                records.append(_fill(record, np.abs(a - actual) - np.abs(b - actual), keys))
+    return records
+
+
+def _share(limit: float, unit: str) -> Statistic:
+    claimed = (unit, limit) == ("months", LARGEST_DEVIATION_MONTHS)
+    return Statistic(
+        f"within {limit:g} {unit}",
+        "%",
+        lambda e: 100.0 * (np.abs(e) <= limit),
+        published=100.0 if claimed else None,
+    )
+
+
+_MAE = Statistic("MAE", "", np.abs)
+_STATISTICS = {
+    unit: (
+        Statistic("MAE", unit, np.abs),
+        Statistic("RMSE", unit, np.square, metrics.root_mean),
+        Statistic("bias (assessed - actual)", unit, np.copy),
+        Statistic(
+            "lower 95 % limit of agreement",
+            unit,
+            metrics.agreement_values,
+            metrics.lower_agreement,
+            least=2,
+        ),
+        Statistic(
+            "upper 95 % limit of agreement",
+            unit,
+            metrics.agreement_values,
+            metrics.upper_agreement,
+            least=2,
+        ),
+        *(_share(limit, unit) for limit in limits),
+    )
+    for unit, limits in WITHIN.items()
+}
+
+
+def _by_id(row: CaseRow) -> str:
+    return row.id
+
+
+def _record(
+    table: str,
+    row: str,
+    column: str,
+    dataset: str,
+    unit: str,
+    *,
+    published: float | None = None,
+    weights: str | None = None,
+) -> Record:
+    return {
+        "table": table, "row": row, "column": column, "published": published, "measured": None,
+        "n": 0, "ci95": None, "unit": unit, "dataset": dataset, "weights": weights,
+        "recorded": False, "refused": 0,
+    }  # fmt: skip
+
+
+def _measure(record: Record, members: Sequence[CaseRow], statistic: Statistic) -> Record:
+    """Fill a record from the errors of its cases; the refused ones are counted, nothing else."""
+    done = [row for row in members if row.assessed is not None]
+    record = {**record, "refused": len(members) - len(done)}
+    if 0 < len(done) < statistic.least:
+        return {**record, "n": len(done), "why": f"it needs {statistic.least} cases"}
+    assessed, actual, keys = _arrays(done)
+    values = statistic.values(assessed - actual) if done else assessed
+    return _fill(record, values, keys, statistic.of_means)
+
+
+def _fill(
+    record: Record, values: np.ndarray, keys: np.ndarray | None, of_means: Function | None = None
+) -> Record:
+    if not len(values):
+        return {**record, "why": "every case was refused" if record["refused"] else "no such case"}
+    value, interval, n = metrics.estimate(values, groups=keys, statistic=of_means)
+    ends = None if interval is None else [round(end, DECIMALS) for end in interval]
+    return {**record, "measured": round(value, DECIMALS), "n": n, "ci95": ends}
+
+
+def _arrays(rows: Sequence[CaseRow]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Assessed and actual ages and, where labels have patients, the patients' keys."""
+    assessed = np.array([row.assessed for row in rows], dtype=np.float64)
+    actual = np.array([row.age for row in rows], dtype=np.float64)
+    if not any(row.patient for row in rows):
+        return assessed, actual, None
+    # A case without a patient stands for itself.
+    keys = [f"patient {row.patient}" if row.patient else f"case {row.id}" for row in rows]
+    return assessed, actual, np.array(keys)

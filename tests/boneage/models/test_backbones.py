@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from boneage.errors import InputError
+from boneage.models.backbones import AgeHead, Backbone, freeze_batch_norm
+from boneage.models.finetuned import FineTuned
+from boneage.models.registry import BACKBONES, MODELS, build
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_same_features_as_torchvision(name: str) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None).eval()
+    backbone = Backbone(name).eval()
+    backbone.load_state_dict(network.state_dict(), strict=False)
+    images = torch.randn(1, 3, 64, 64)
+    pooled = backbone(images).mean(dim=(2, 3))
+    head = network.classifier if name == "mobilenet_v2" else network.fc
+    assert torch.allclose(head(pooled), network(images), atol=1e-4)
+    assert pooled.shape == (1, backbone.channels)
+
+
+class TestInitialisation:
+    def test_from_torchvision_names(self, tmp_path: Path) -> None:
+        network = torchvision.models.resnet18(weights=None)
+        save_file(network.state_dict(), tmp_path / "r.safetensors")
+        backbone = Backbone("resnet18")
+        backbone.load_initialisation(tmp_path / "r.safetensors")
+        assert torch.equal(backbone.state_dict()["conv1.weight"], network.conv1.weight)
+        assert torch.equal(
+            backbone.state_dict()["layer4.1.bn2.running_var"], network.layer4[1].bn2.running_var
+        )
+
+    def test_from_another_network_of_the_project(self, tmp_path: Path) -> None:
+        whole = FineTuned("resnet18")
+        save_file(whole.state_dict(), tmp_path / "w.safetensors")
+        model = build("arcnn", {"backbone": "resnet18", "size": 64, "part_size": 32})
+        model.backbone.load_initialisation(tmp_path / "w.safetensors")
+        for name, value in whole.backbone.state_dict().items():
+            assert torch.equal(model.backbone.state_dict()[name], value), name
+
+    def test_refuses_another_network(self, tmp_path: Path) -> None:
+        save_file(torchvision.models.resnet18().state_dict(), tmp_path / "r.safetensors")
+        with pytest.raises(InputError, match="no initialisation for mobilenet_v2"):
+            Backbone("mobilenet_v2").load_initialisation(tmp_path / "r.safetensors")
+
+    def test_refuses_another_shape(self, tmp_path: Path) -> None:
+        state = torchvision.models.resnet18().state_dict()
+        state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
+        save_file(state, tmp_path / "r.safetensors")
+        with pytest.raises(InputError, match=r"conv1\.weight has another shape"):
+            Backbone("resnet18").load_initialisation(tmp_path / "r.safetensors")
+
+    def test_refuses_what_is_no_safetensors_file(self, tmp_path: Path) -> None:
+        (tmp_path / "r.safetensors").write_bytes(b"not tensors")
+        with pytest.raises(InputError, match="not a readable safetensors file") as error:
+            Backbone("resnet18").load_initialisation(tmp_path / "r.safetensors")
+        assert str(tmp_path) not in str(error.value)
+
+
+class TestAgeHead:
+    def test_each_sex_has_its_own_unit(self) -> None:
+        head = AgeHead(4, sexes=2)
+        features = torch.randn(3, 4)
+        ages = head(features, torch.tensor([0, 1, 0]))
+        units = head.linear(features)
+        assert torch.equal(ages, torch.stack([units[0, 0], units[1, 1], units[2, 0]]))
+
+    def test_parts(self) -> None:
+        head = AgeHead(4, sexes=2)
+        features = torch.randn(2, 5, 4)
+        ages = head(features, torch.tensor([1, 0]))
+        assert ages.shape == (2, 5)
+        assert torch.allclose(ages[1], head.linear(features[1])[:, 0])
+
+    def test_fp32_inside_autocast(self) -> None:
+        head = AgeHead(4, sexes=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            ages = head(torch.randn(2, 4).bfloat16(), torch.zeros(2, dtype=torch.long))
+        assert ages.dtype == torch.float32
+
+
+def test_frozen_batch_norm_keeps_its_statistics() -> None:
+    backbone = Backbone("resnet18").train()
+    freeze_batch_norm(backbone)
+    before = backbone.state_dict()["bn1.running_mean"].clone()
+    backbone(torch.randn(2, 3, 64, 64) + 5)
+    assert torch.equal(backbone.state_dict()["bn1.running_mean"], before)
+
+
+class TestRegistry:
+    def test_unknown_names_are_refused(self) -> None:
+        with pytest.raises(InputError, match="Known are: arcnn"):
+            build("transformer", {})
+        with pytest.raises(InputError, match="Known are: resnet18"):
+            Backbone("alexnet")
+
+    def test_unknown_arguments_are_refused(self) -> None:
+        with pytest.raises(InputError, match="colour"):
+            build("finetuned", {"colour": "red"})
+
+    def test_units(self) -> None:
+        assert MODELS["arcnn"].unit == "months"

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from boneage.explain import display_image, draw_boxes, grad_cam, overlay_heat_map
+from boneage.models.arcnn import ARCNN
+from boneage.predictor import Assessment, Box, ModelReference
+
+
+def assessment(*boxes: Box) -> Assessment:
+    return Assessment(
+        id="x", task="hand", sex="F", age=120.0, unit="months", interval=None, components={},
+        boxes=boxes, warnings=(), refused=None, model=ModelReference("m", "r"),
+    )  # fmt: skip
+
+
+class TestGradCam:
+    def test_by_hand(self) -> None:
+        """One linear unit on pooled features: the weight of a channel is its gradient."""
+        layer = nn.Identity()
+        features = torch.tensor([[[[1.0, 0], [0, 2]], [[0.0, 3], [0, 0]]]])
+        weights = torch.tensor([2.0, -1.0])
+        maps = grad_cam(layer, lambda: layer(features).mean(dim=(2, 3)) @ weights)
+        # relu(2 * first - 1 * second), divided by its maximum
+        assert maps[0].tolist() == [[0.5, 0.0], [0.0, 1.0]]
+
+    def test_negative_everywhere_is_all_zero(self) -> None:
+        layer = nn.Identity()
+        maps = grad_cam(layer, lambda: -layer(torch.ones(1, 2, 3, 3)).mean(dim=(1, 2, 3)))
+        assert not maps.any()
+
+    def test_explains_the_whole_image_and_frees_its_hook(self) -> None:
+        torch.manual_seed(0)
+        model = ARCNN("resnet18", size=128, part_size=64, sexes=1).eval().requires_grad_(False)
+        images, sex = torch.randn(2, 3, 128, 128), torch.zeros(2, dtype=torch.long)
+        maps = grad_cam(model.heat_map_layer, lambda: model(images, sex).whole)
+        assert maps.shape == (2, 4, 4)
+        features = model.backbone(images)
+        weights = model.recognition.whole_head.linear.weight[0][None, :, None, None]
+        expected = (features * weights).sum(1).clamp(min=0)
+        expected = expected / expected.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+        assert torch.allclose(maps, expected, atol=1e-4)
+        assert not model.heat_map_layer._forward_hooks
+
+    def test_frees_its_hook_after_an_error(self) -> None:
+        layer = nn.Identity()
+
+        def fails() -> torch.Tensor:
+            raise RuntimeError("no")
+
+        with pytest.raises(RuntimeError):
+            grad_cam(layer, fails)
+        assert not layer._forward_hooks
+
+
+class TestPictures:
+    def test_display_image_stretches_and_shrinks(self) -> None:
+        pixels = np.linspace(1000, 3000, 400 * 200).reshape(400, 200).astype(np.uint16)
+        picture = display_image(pixels, largest=100)
+        assert picture.size == (50, 100)
+        assert picture.mode == "RGB"
+        grey = np.asarray(picture)[..., 0]
+        assert grey.min() < 5
+        assert grey.max() > 250
+
+    def test_display_image_never_enlarges(self) -> None:
+        assert display_image(np.eye(20, dtype=np.uint8) * 200).size == (20, 20)
+
+    def test_overlay_is_nothing_at_zero_and_strongest_at_the_maximum(self) -> None:
+        image = Image.new("RGB", (80, 40), (50, 50, 50))
+        heat = np.zeros((4, 8), np.float32)
+        heat[1, 6] = 1
+        assert np.array_equal(overlay_heat_map(image, heat, 0.0), image)
+        changed = np.abs(np.asarray(overlay_heat_map(image, heat, 1.0), int) - 50).sum(axis=2)
+        row, column = np.unravel_index(changed.argmax(), changed.shape)
+        assert abs(row - 15) <= 5
+        assert abs(column - 65) <= 5
+        assert changed[:, :40].max() == 0
+
+    def test_boxes_are_drawn_where_they_are(self) -> None:
+        image = Image.new("RGB", (500, 500))
+        box = Box(400, 800, 1200, 1600, score=1.0, age=100.0)
+        drawn = np.asarray(draw_boxes(image, assessment(box), (2000, 2000))).sum(axis=2)
+        assert drawn[300, 100] > 0  # left edge
+        assert drawn[300, 298] > 0  # right edge
+        assert drawn[398, 150] > 0  # lower edge
+        assert not drawn[205:395, 105:295].any()  # inside
+        assert not drawn[420:].any()
+        assert not np.asarray(image).any()  # the picture given is left alone
+
+    def test_a_label_stays_inside_the_image(self) -> None:
+        image = Image.new("RGB", (300, 300))
+        corner = Box(280, 0, 300, 20, score=1.0, age=100.0)
+        drawn = np.asarray(draw_boxes(image, assessment(corner), (300, 300))).sum(axis=2)
+        assert drawn[10, 200] > 0

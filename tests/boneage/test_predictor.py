@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneage import hub, images
+from boneage.errors import InputError
+from boneage.images import Radiograph
+from boneage.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def predictor(untrained: Path) -> Predictor:
+    return Predictor.load(untrained, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def radiographs(rsna_test_dir: Path) -> list[Radiograph]:
+    return [images.read(rsna_test_dir / "images" / f"{id}.webp") for id in range(4400, 4408)]
+
+
+class TestAssess:
+    def test_always_a_list(self, predictor: Predictor, radiographs: list[Radiograph]) -> None:
+        assert len(predictor.assess(radiographs[0], "F")) == 1
+        assert len(predictor.assess(radiographs[:3], "F")) == 3
+        assert predictor.assess([], "F") == []
+
+    def test_assembled_age_is_equation_1(
+        self, predictor: Predictor, radiographs: list[Radiograph]
+    ) -> None:
+        (assessment,) = predictor.assess(radiographs[0], "M")
+        ages = assessment.components
+        parts = [ages[name] for name in ("C", "X", "R1", "R2", "R3")]
+        assert assessment.age == ages["assembled"] == pytest.approx(sum(parts) / 5, abs=1e-3)
+        assert [box.age for box in assessment.boxes] == [ages["R1"], ages["R2"], ages["R3"]]
+        assert sorted((box.score for box in assessment.boxes), reverse=True) == [
+            box.score for box in assessment.boxes
+        ]
+
+    def test_one_sex_for_all_or_one_each(
+        self, predictor: Predictor, radiographs: list[Radiograph]
+    ) -> None:
+        mixed = predictor.assess(radiographs[:2], ["F", "M"])
+        girls = predictor.assess(radiographs[:2], "F")
+        assert [a.sex for a in mixed] == ["F", "M"]
+        assert mixed[0].age == pytest.approx(girls[0].age, abs=0.01)
+        assert mixed[1].age != pytest.approx(girls[1].age, abs=0.01)
+
+    def test_boxes_are_in_source_pixels(
+        self, predictor: Predictor, radiographs: list[Radiograph]
+    ) -> None:
+        """The same picture stretched to 3 : 1 has the same boxes, stretched alike."""
+        pixels = np.asarray(radiographs[0].pixels)
+        wide = images.from_array(np.repeat(np.repeat(pixels, 2, axis=0), 6, axis=1))
+        (small,) = predictor.assess(radiographs[0], "F")
+        (large,) = predictor.assess(wide, "F")
+        assert small.boxes
+        for a, b in zip(small.boxes, large.boxes, strict=True):
+            assert (b.x0, b.x1) == pytest.approx((a.x0 * 6, a.x1 * 6))
+            assert (b.y0, b.y1) == pytest.approx((a.y0 * 2, a.y1 * 2))
+            assert 0 <= a.x0 < a.x1 <= 299
+            assert 0 <= a.y0 < a.y1 <= 299
+
+    def test_heat_map_on_request(self, predictor: Predictor, radiographs: list[Radiograph]) -> None:
+        plain, explained = (
+            predictor.assess(radiographs[:2], "F", heat_map=wanted) for wanted in (False, True)
+        )
+        assert plain[0].heat_map is None
+        for a, b in zip(plain, explained, strict=True):
+            assert b.age == pytest.approx(a.age, abs=1e-3)
+            assert b.heat_map.shape == (4, 4)
+            assert b.heat_map.min() >= 0
+            assert b.heat_map.max() == pytest.approx(1) or not b.heat_map.any()
+
+
+class TestSex:
+    def test_of_the_file_where_none_is_given(
+        self, predictor: Predictor, radiographs: list[Radiograph]
+    ) -> None:
+        import dataclasses
+
+        tagged = dataclasses.replace(radiographs[0], sex="M")
+        assert predictor.assess(tagged)[0].sex == "M"
+        assert predictor.assess(tagged, "F")[0].sex == "F"  # what is given wins
+
+    @pytest.mark.parametrize("sex", [None, "X", "female"])
+    def test_missing_or_unknown_is_refused(
+        self, predictor: Predictor, radiographs: list[Radiograph], sex: str | None
+    ) -> None:
+        with pytest.raises(InputError, match="this model needs it: F or M"):
+            predictor.assess(radiographs[0], sex)
+
+    def test_counts_must_agree(self, predictor: Predictor, radiographs: list[Radiograph]) -> None:
+        with pytest.raises(InputError, match="3 radiographs but 2 sexes"):
+            predictor.assess(radiographs[:3], ["F", "M"])
+
+    def test_weights_for_the_other_sex(
+        self, untrained: Path, tmp_path: Path, radiographs: list[Radiograph]
+    ) -> None:
+        from boneage.models.registry import build
+
+        arguments = {"backbone": "resnet18", "size": 128, "part_size": 64, "sexes": 1}
+        config = hub.load_config(untrained) | {
+            "architecture": {"name": "arcnn", "arguments": arguments},
+            "sexes": ["M"],
+        }
+        hub.save(tmp_path, build("arcnn", arguments), config)
+        predictor = Predictor.load(tmp_path)
+        assert predictor.assess(radiographs[0], "M")[0].sex == "M"
+        with pytest.raises(InputError, match="for male hands only"):
+            predictor.assess(radiographs[0], "F")
+
+
+class TestToDict:
+    def test_is_the_contract(self, predictor: Predictor, radiographs: list[Radiograph]) -> None:
+        (assessment,) = predictor.assess(radiographs[0], "F", heat_map=True)
+        document = json.loads(json.dumps(assessment.to_dict()))
+        assert list(document) == [
+            "id", "task", "sex", "age", "unit", "interval", "components", "boxes", "warnings",
+            "refused", "model",
+        ]  # fmt: skip
+        assert document["id"] == "4400"
+        assert document["task"] == "hand"
+        assert document["unit"] == "months"
+        assert document["age"] == round(assessment.age, 2)
+        assert list(document["components"]) == ["X", "C", "R1", "R2", "R3", "assembled"]
+        assert list(document["boxes"][0]) == ["x0", "y0", "x1", "y1", "score", "age"]
+        assert document["model"] == {"id": "tiny", "revision": predictor.revision}
+        assert document["interval"] is None
+        assert document["refused"] is None
+
+
+class TestLoad:
+    def test_of_another_task(self, untrained: Path) -> None:
+        with pytest.raises(InputError, match="are for the task hand, not adult"):
+            Predictor.load(untrained, task="adult")
+
+    def test_a_missing_folder_is_named_without_its_path(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no weights folder gone") as error:
+            Predictor.load(tmp_path / "gone")
+        assert str(tmp_path) not in str(error.value)
+
+    def test_id_and_revision(self, untrained: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(untrained, tmp_path / "mine")
+        predictor = Predictor.load(copy)
+        assert predictor.id == "mine"
+        assert hub.load_config(copy)["sha256"].startswith(predictor.revision)

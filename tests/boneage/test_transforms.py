@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from boneage.transforms import Augmentation, Preprocess, stretch
+
+EVERYTHING = Augmentation(
+    rotation=20, scale=0.15, aspect=0.05, shift=0.06, flip=0.5, gamma=0.3, contrast=0.2,
+    brightness=0.1, border=0.5, marker=0.5,
+)  # fmt: skip
+
+
+@pytest.fixture
+def radiograph(rsna_test_dir: Path) -> np.ndarray:
+    return np.asarray(Image.open(rsna_test_dir / "images" / "4400.webp").convert("L"))
+
+
+class TestPreprocess:
+    def test_shape_and_range(self, radiograph: np.ndarray) -> None:
+        image = Preprocess(size=128, resolution=299)(radiograph)
+        assert image.shape == (3, 128, 128)
+        assert image.min() == -1
+        assert image.max() == 1
+        assert torch.equal(image[0], image[2])
+
+    def test_grey_scale_does_not_matter(self, radiograph: np.ndarray) -> None:
+        preprocess = Preprocess(size=128, resolution=299)
+        reference = preprocess(radiograph)
+        assert torch.allclose(preprocess(radiograph.astype(np.uint16) * 257), reference, atol=1e-5)
+        shifted = (radiograph.astype(np.uint16) * 16) + 1000
+        assert torch.allclose(preprocess(shifted), reference, atol=1e-5)
+
+    def test_full_size_equals_its_small_copy(self, rsna_fullsize_dir: Path) -> None:
+        preprocess = Preprocess(size=256, resolution=299)
+        full = np.asarray(Image.open(rsna_fullsize_dir / "images" / "1418.png").convert("L"))
+        small = np.asarray(
+            Image.fromarray(full).resize((299, 299), Image.Resampling.BILINEAR)
+        )
+        assert torch.equal(preprocess(full), preprocess(small))
+
+    def test_16_bit_is_shrunk_like_8_bit(self, rsna_fullsize_dir: Path) -> None:
+        preprocess = Preprocess(size=256, resolution=299)
+        full = np.asarray(Image.open(rsna_fullsize_dir / "images" / "1418.png").convert("L"))
+        difference = preprocess(full.astype(np.uint16) * 257) - preprocess(full)
+        assert difference.abs().max() < 0.04  # the 8-bit image is rounded twice on its way
+
+    def test_nearly_blank_image_stays_finite(self) -> None:
+        pixels = np.zeros((64, 64), np.uint8)
+        pixels[0, 0] = 1
+        assert Preprocess(size=64, resolution=64)(pixels).isfinite().all()
+
+
+class TestAugmentation:
+    def apply(self, augmentation: Augmentation, pixels: np.ndarray, *seed: int) -> torch.Tensor:
+        images = torch.from_numpy(pixels.copy())[None, None]
+        levels = torch.tensor([Preprocess(size=1, resolution=299).levels(pixels)])
+        draws = torch.from_numpy(augmentation.draw(*seed))[None]
+        return augmentation.apply(stretch(images, levels), draws, 128)
+
+    def test_none_is_the_preprocessing(self, radiograph: np.ndarray) -> None:
+        preprocess = Preprocess(size=128, resolution=299)
+        augmented = preprocess.finish(self.apply(Augmentation.none(), radiograph, 1))[0]
+        assert torch.allclose(augmented, preprocess(radiograph), atol=1e-3)
+
+    def test_same_seed_same_image(self, radiograph: np.ndarray) -> None:
+        first, again, other = (
+            self.apply(EVERYTHING, radiograph, *seed) for seed in ((1, 2), (1, 2), (1, 3))
+        )
+        assert torch.equal(first, again)
+        assert not torch.allclose(first, other)
+
+    def test_an_image_does_not_depend_on_its_batch(self, radiograph: np.ndarray) -> None:
+        images = torch.from_numpy(np.stack([radiograph, radiograph.T]))[:, None].float() / 255
+        draws = torch.from_numpy(np.stack([EVERYTHING.draw(0, i) for i in range(2)]))
+        together = EVERYTHING.apply(images, draws, 96)
+        alone = EVERYTHING.apply(images[1:], draws[1:], 96)
+        assert torch.allclose(together[1:], alone, atol=1e-6)
+
+    def test_stays_in_range(self, radiograph: np.ndarray) -> None:
+        for seed in range(20):
+            image = self.apply(EVERYTHING, radiograph, seed)
+            assert image.min() >= 0
+            assert image.max() <= 1
+
+    def test_flip_mirrors(self, radiograph: np.ndarray) -> None:
+        plain = self.apply(Augmentation(), radiograph, 0)
+        mirrored = self.apply(Augmentation(flip=1.0), radiograph, 0)
+        assert torch.allclose(mirrored, plain.flip(-1), atol=1e-4)
+
+    def test_rotation_keeps_shapes(self) -> None:
+        """A turned square stays a square: rotation is not mixed with the mirror or the scale."""
+        image = torch.zeros(1, 1, 201, 201)
+        image[..., 60:141, 60:141] = 1
+        draws = torch.full((1, Augmentation.DRAWS), 0.5)
+        draws[0, 0] = 1.0  # the full 45 degrees
+        turned = Augmentation(rotation=45).apply(image, draws, 201)[0, 0] > 0.5
+        assert turned.sum().item() == pytest.approx(81**2, rel=0.02)
+        rows, columns = turned.nonzero().T
+        half_diagonal = 81 / 2**0.5
+        for extent in (rows.max() - rows.min(), columns.max() - columns.min()):
+            assert extent.item() == pytest.approx(2 * half_diagonal, abs=3)
+
+    def test_border_and_marker(self, radiograph: np.ndarray) -> None:
+        dark = np.zeros_like(radiograph)
+        dark[0, 0] = 1
+        brightest = [
+            self.apply(Augmentation(marker=1.0), dark, seed).max().item() for seed in range(5)
+        ]
+        assert min(brightest) == 1
+        edges = [
+            self.apply(Augmentation(border=1.0), np.full_like(radiograph, 128), seed)[0, 0, :, 0]
+            for seed in range(8)
+        ]
+        assert {round(edge[64].item(), 1) for edge in edges} >= {0.0, 1.0}

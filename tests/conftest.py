@@ -1,0 +1,54 @@
+"""Paths of the real images that tests read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# A test must never reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def rsna_test_dir() -> Path:
+    return ROOT / "data" / "rsna-test"
+
+
+@pytest.fixture(scope="session")
+def rsna_fullsize_dir() -> Path:
+    return ROOT / "data" / "rsna-fullsize"
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder of a small AR-CNN that was never trained."""
+    import torch
+
+    from boneage import hub
+    from boneage.models.registry import build
+
+    torch.manual_seed(0)
+    arguments = {"backbone": "resnet18", "size": 128, "part_size": 64, "sexes": 2}
+    config = {
+        "architecture": {"name": "arcnn", "arguments": arguments},
+        "task": "hand",
+        "unit": "months",
+        "sexes": ["F", "M"],
+        "preprocess": {"size": 128, "resolution": 299, "percentiles": [1, 99], "mean": 0.5,
+                       "std": 0.5},
+        "age": {"mean": 127.0, "sd": 41.0, "lowest": 0.0, "highest": 228.0},
+        "interval": None,
+        "refusal": None,
+        "fills": [],
+        "provenance": {},
+    }  # fmt: skip
+    return hub.save(tmp_path_factory.mktemp("weights") / "tiny", build("arcnn", arguments), config)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+summary = "A recipe that trains within seconds"
+architecture = "{architecture}"
+
+[arguments]
+backbone = "resnet18"
+dropout = 0.2
+{arguments}
+
+[preprocess]
+size = 64
+
+[augmentation]
+rotation = 10
+flip = 0.5
+border = 0.2
+
+[optimisation]
+epochs = 2
+batch_size = 4
+learning_rate = 1e-3
+schedule = "{schedule}"
+freeze_batch_norm = {freeze}
+"""
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory, rsna_test_dir: Path) -> Path:
+    """Eighteen real radiographs as a labelled folder with all three splits."""
+    root = tmp_path_factory.mktemp("data") / "small"
+    (root / "images").mkdir(parents=True)
+    with (rsna_test_dir / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[::11][:18]
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        for number, row in enumerate(rows):
+            split = "train" if number < 12 else "validation" if number < 16 else "test"
+            writer.writerow(row | {"split": split})
+            shutil.copy(rsna_test_dir / "images" / f"{row['id']}.webp", root / "images")
+    return root
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a recipe that trains within seconds."""
+
+    def write(
+        architecture: str = "finetuned", schedule: str = "cosine", freeze: str = "false"
+    ) -> Path:
+        arguments = "size = 64\npart_size = 32\nparts = 4" if architecture == "arcnn" else ""
+        path = tmp_path / "tiny.toml"
+        path.write_text(
+            RECIPE.format(
+                architecture=architecture, arguments=arguments, schedule=schedule, freeze=freeze
+            )
+        )
+        return path
+
+    return write

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from boneage import hub, images
+from boneage.predictor import Predictor
+from train import loop
+from train.__main__ import main
+
+WriteRecipe = Callable[..., Path]
+
+
+def run(recipe: Path, data: Path, out: Path, *options: str) -> int:
+    return main(
+        [str(recipe), "--data", str(data), "--out", str(out), "--precision", "no", *options]
+    )
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # sums in one order, so equal runs are equal to the last bit
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        ("architecture", "schedule", "freeze", "at"),
+        [("finetuned", "cosine", "false", 4), ("arcnn", "plateau", "true", 3)],
+    )
+    def test_killed_and_resumed_ends_with_the_same_weights(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        write_recipe: WriteRecipe,
+        architecture: str,
+        schedule: str,
+        freeze: str,
+        at: int,
+    ) -> None:
+        recipe = write_recipe(architecture, schedule, freeze)
+        assert run(recipe, small_folder, tmp_path / "whole") == 0
+
+        original = loop.Trainer.train_step
+
+        def killed_at_a_step(self: loop.Trainer, batch: object) -> object:
+            if self.step == at:
+                raise Killed
+            return original(self, batch)
+
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)  # after each step
+        monkeypatch.setattr(loop.Trainer, "train_step", killed_at_a_step)
+        with pytest.raises(Killed):
+            run(recipe, small_folder, tmp_path / "killed")
+        monkeypatch.setattr(loop.Trainer, "train_step", original)
+        assert run(recipe, small_folder, tmp_path / "killed", "--resume") == 0
+
+        whole, killed = (
+            load_file(tmp_path / name / "weights" / hub.TENSORS) for name in ("whole", "killed")
+        )
+        assert whole.keys() == killed.keys()
+        for name, tensor in whole.items():
+            assert torch.equal(tensor, killed[name]), name
+        states = [
+            torch.load(tmp_path / name / loop.CHECKPOINT, weights_only=True)
+            for name in ("whole", "killed")
+        ]
+        for name, tensor in states[0]["model"].items():
+            assert torch.equal(tensor, states[1]["model"][name]), name
+
+    def test_a_run_is_not_overwritten(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / loop.CHECKPOINT).write_bytes(b"precious")
+        assert run(write_recipe(), small_folder, tmp_path / "run") == 2
+        assert "--resume" in capsys.readouterr().err
+        assert (tmp_path / "run" / loop.CHECKPOINT).read_bytes() == b"precious"
+
+
+class TestRun:
+    def test_writes_weights_that_assess(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        recipe = write_recipe("arcnn")
+        assert run(recipe, small_folder, tmp_path / "run") == 0
+        predictor = Predictor.load(tmp_path / "run" / "weights")
+        radiograph = images.read(next((small_folder / "images").iterdir()))
+        (assessment,) = predictor.assess(radiograph, "F")
+        assert 0 <= assessment.age <= 228
+        provenance = predictor.config["provenance"]
+        assert provenance["training_images"] == 12
+        assert provenance["validation_images"] == 4
+        assert provenance["initialisation"] == "random"
+        assert predictor.config["sexes"] == ["F", "M"]
+        assert predictor.preprocess.resolution == 128  # 299 px, capped at twice the input
+
+    def test_metrics_of_each_epoch(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        assert run(write_recipe(), small_folder, tmp_path / "run", "--epochs", "3") == 0
+        lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        assert [r["epoch"] for r in records] == [1, 2, 3]
+        best = min(r["validation_mae"] for r in records)
+        config = hub.load_config(tmp_path / "run" / "weights")
+        assert config["provenance"]["metrics"]["validation_mae"] == best
+
+    def test_validation_mae_is_the_predictors(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        """What training selects on is what assessment does."""
+        from boneage import datasets
+
+        recipe = write_recipe("arcnn")
+        assert run(recipe, small_folder, tmp_path / "run", "--epochs", "1") == 0
+        predictor = Predictor.load(tmp_path / "run" / "weights")
+        cases = datasets.load(small_folder).split("validation").cases
+        assessed = predictor.assess([images.read(c.path) for c in cases], [c.sex for c in cases])
+        errors = [abs(a.age - c.age) for a, c in zip(assessed, cases, strict=True)]
+        reported = predictor.config["provenance"]["metrics"]["validation_mae"]
+        assert sum(errors) / len(errors) == pytest.approx(reported, abs=0.05)  # fp16 tensors
+
+    def test_one_sex(self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+        assert (
+            run(write_recipe(), small_folder, tmp_path / "run", "--sex", "M", "--epochs", "1") == 0
+        )
+        config = hub.load_config(tmp_path / "run" / "weights")
+        assert config["sexes"] == ["M"]
+        assert config["provenance"]["training_images"] < 12
+
+    @pytest.mark.parametrize(
+        ("recipe", "message"), [("nonsense", "Unknown recipe"), ("gone.toml", "Unknown recipe")]
+    )
+    def test_unknown_recipe(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture,
+        recipe: str,
+        message: str,
+    ) -> None:
+        assert run(Path(recipe), small_folder, tmp_path / "run") == 2
+        assert message in capsys.readouterr().err
