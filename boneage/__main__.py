@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,10 +143,14 @@ def run_assess(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     failed = 0
+    same_name: Counter[str] = Counter()  # files of one name in several folders
     bar = tqdm(files, "assessing", disable=len(files) == 1 or not sys.stderr.isatty())
     for path in bar:
+        same_name[path.stem] += 1
+        number = "" if same_name[path.stem] == 1 else f"-{same_name[path.stem]}"
+        picture = args.out / f"{path.stem}{number}.png" if args.out else None
         try:
-            assessment = assess_file(predictor, path, args.sex, args.out)
+            assessment = assess_file(predictor, path, args.sex, picture)
         except InputError as error:
             failed += 1
             bar.clear()
@@ -163,16 +168,18 @@ def run_assess(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def assess_file(predictor: Predictor, path: Path, sex: str | None, out: Path | None) -> Assessment:
-    """Assess one file; add its annotated picture to ``out`` if given, never over another one."""
+def assess_file(
+    predictor: Predictor, path: Path, sex: str | None, picture: Path | None
+) -> Assessment:
+    """Assess one file; write its radiograph with boxes to ``picture`` if given."""
     from boneage import explain, images
 
     radiograph = images.read(path)
     (assessment,) = predictor.assess(radiograph, sex)
-    if out:
-        picture = explain.display_image(radiograph.pixels)
+    if picture:
         size = (radiograph.width, radiograph.height)
-        explain.draw_boxes(picture, assessment, size).save(out / f"{radiograph.id}.png")
+        film = explain.display_image(radiograph.pixels)
+        explain.draw_boxes(film, assessment, size).save(picture)
     return assessment
 
 

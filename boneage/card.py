@@ -43,7 +43,7 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
     Returns:
         Markdown with the Hub's metadata (licence, data sets, model-index results) on top.
     """
-    own = [record for record in metrics if _is_of(record, id)]
+    own = [record for record in metrics if record["table"][0] in "AB" and _is_of(record, id)]
     provenance = config["provenance"]
     sexes = config["sexes"]
     policy = "one network, sex as an input" if len(sexes) > 1 else f"for sex {sexes[0]} only"
@@ -80,8 +80,9 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
 
 
 def _is_of(record: Mapping[str, Any], id: str) -> bool:
-    names = [name.strip() for name in str(record.get("weights") or "").split("+")]
-    return record["measured"] is not None and any(n.split("@")[0] == id for n in names)
+    # Weights of one sex each stand together as "girls@revision + boys@revision".
+    names = [name.split("@")[0] for name in str(record["weights"]).split(" + ")]
+    return record["measured"] is not None and id in names
 
 
 def _origin(initialisation: Any) -> str:
@@ -111,9 +112,9 @@ def _metadata(id: str, records: Sequence[Mapping[str, Any]]) -> str:
         EvalResult(
             task_type="image-regression",
             task_name="Bone age assessment",
-            dataset_type=record["dataset"],
+            dataset_type=record["dataset"].split("/")[0],
             dataset_name=record["dataset"],
-            dataset_split="test",
+            dataset_split=record["dataset"].rpartition("/")[2],
             metric_type="mae",
             metric_name=f"MAE ({record['unit']}), {_name(record)}",
             metric_value=record["measured"],
@@ -164,8 +165,12 @@ def _test(records: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
         "| table, row | published | measured | 95 % | n |\n|---|---|---|---|---|",
         *(
             f"| {_name(r)} | {'' if r['published'] is None else r['published']} "
-            f"| {r['measured']:.2f} | {r['ci95'][0]:.2f} to {r['ci95'][1]:.2f} | {r['n']} |"
+            f"| {r['measured']:.2f} | {_interval(r['ci95'])} | {r['n']} |"
             for r in records
         ),
         "",
     ]
+
+
+def _interval(ci95: Sequence[float] | None) -> str:
+    return "" if ci95 is None else f"{ci95[0]:.2f} to {ci95[1]:.2f}"

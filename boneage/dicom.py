@@ -99,7 +99,7 @@ def read(data: bytes, id: str) -> Radiograph:
             limits of :mod:`boneage.images`, or a compression that cannot be decoded.
     """
     dataset, syntax = _parse(data)
-    modality = str(dataset.get("Modality") or "").strip()
+    modality = _text(dataset, "Modality")
     if modality and modality not in MODALITIES:
         named = f"modality {modality}" if re.fullmatch("[A-Z]{2,6}", modality) else "its modality"
         raise InputError(
@@ -161,7 +161,9 @@ def decode(dataset: Dataset, syntax: UID, frame: int = 0) -> np.ndarray:
         values = _COMPRESSIONS[syntax][1](stream, dataset)
     elif syntax in _UNCOMPRESSED:
         decoder = get_decoder(syntax)
-        values, _ = decoder.as_array(dataset, index=frame, raw=True, view_only=True)
+        values, _ = decoder.as_array(
+            dataset, index=frame, raw=True, view_only=True, correct_unused_bits=False
+        )
     else:
         known = f"as {syntax.name} " if syntax.name != str(syntax) else ""
         readable = sorted({name for name, _ in _COMPRESSIONS.values()})
@@ -456,21 +458,27 @@ def _apply_lut(values: np.ndarray, item: Dataset, dataset: Dataset) -> np.ndarra
 # --- The patient: age and sex alone ---
 
 
+def _text(dataset: Dataset, keyword: str) -> str:
+    """An element's text as it lies in the file: pydicom would log values that it finds invalid."""
+    element = dataset.get_item(keyword) if keyword in dataset else None
+    value = element.value if element is not None else b""
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
+
+
 def _sex(dataset: Dataset) -> str | None:
-    sex = str(dataset.get("PatientSex") or "").strip().upper()
+    sex = _text(dataset, "PatientSex").upper()
     return sex if sex in ("F", "M") else None
 
 
 def _age_years(dataset: Dataset) -> float | None:
     """PatientAge, else the time from birth to the image. Zero is taken for "not known"."""
-    age = re.fullmatch(r"(\d{3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
+    age = re.fullmatch(r"(\d{3})([DWMY])", _text(dataset, "PatientAge"))
     if age and int(age[1]) > 0:
         return int(age[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}[age[2]]
-    taken = dataset.get("AcquisitionDate") or dataset.get("StudyDate")
-    born = dataset.get("PatientBirthDate")
+    born = _text(dataset, "PatientBirthDate")
+    taken = _text(dataset, "AcquisitionDate") or _text(dataset, "StudyDate")
     try:
-        born, taken = (datetime.strptime(str(day), "%Y%m%d") for day in (born, taken))
+        days = (datetime.strptime(taken, "%Y%m%d") - datetime.strptime(born, "%Y%m%d")).days
     except ValueError:
         return None
-    years = (taken - born).days / 365.25
-    return years if 0 < years < 130 else None
+    return days / 365.25 if 0 < days < 130 * 365.25 else None

@@ -83,7 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {args.out} cannot be written: {error.strerror}.", file=sys.stderr)
+        name = Path(error.filename or args.out).name
+        print(f"error: {name}: {error.strerror or 'cannot be read or written'}.", file=sys.stderr)
     return 2
 
 
@@ -110,8 +111,10 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
         )
         processes.close()
     if report:
-        print(report.text())
-        print(f"\nWritten to {args.out}: cases.csv, tables.md, metrics.json, figures, run.json.")
+        files = "tables.md, metrics.json, figures/"
+        if not args.from_cases:
+            files += ", cases.csv, assessments.csv, boxes.csv, run.json"
+        print(f"{report.text()}\n\nWritten to {args.out}: {files}")
     return 0
 
 

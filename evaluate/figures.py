@@ -117,7 +117,8 @@ def deviation_against_actual(group: Group) -> Figure:
             label=f"{bound:g} months, the bound that Liu et al. (2019) report;\n{inside}",
         )  # fmt: skip
     axes.set(ylim=(0, 1.08 * top), ylabel=f"Absolute deviation ({group.unit})")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    axes.locator_params(axis="y", steps=[1, 2, 5, 10], integer=True)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -156,10 +157,8 @@ def attention_boxes(
         for axes, row in zip(line, lines[sex], strict=False):
             pixels = read(images[group.dataset, row.id]).pixels
             _radiograph(axes, pixels, parts[row.weights, row.id])
-            axes.set_title(
-                f"{SEXES[sex].capitalize()}, {row.id}\n{row.age:.0f} {row.unit}, assessed {row.assessed:.0f}",
-                fontsize=9,
-            )
+            ages = f"{row.age:.0f} {row.unit}, assessed {row.assessed:.0f}"
+            axes.set_title(f"{SEXES[sex].capitalize()}, {row.id}\n{ages}", fontsize=9)
     shown = {box.part for row in usable for box in parts[row.weights, row.id]}
     handles = [
         Line2D([], [], color=color, linestyle=style, linewidth=2.5, label=part)

@@ -81,8 +81,8 @@ def result(radiograph: Radiograph, assessment: Assessment, reference: float | No
         )
     return (
         f'<div class="result">{_age(assessment, reference)}{_warnings(assessment)}'
+        f'<section class="card votes" aria-live="off">{components_table(assessment)}</section>'
         f'<div class="evidence" aria-live="off">{_figures(radiograph, assessment)}</div>'
-        f'<section class="card" aria-live="off">{components_table(assessment)}</section>'
         f"{_details(assessment)}</div>"
     )
 
@@ -141,7 +141,7 @@ def _figures(radiograph: Radiograph, assessment: Assessment) -> str:
             f"R{rank}: {age_in_words(box.age)}" for rank, box in enumerate(assessment.boxes, 1)
         )
         figures += (
-            '<figure class="card"><h2>Regions that were looked at</h2><div class="picture">'
+            '<figure class="card"><h2>Where the network looked</h2><div class="picture">'
             f'<img src="{data_url(explain.draw_boxes(picture, assessment, size))}" '
             f'alt="{name} with the regions and their own ages. {ages}."></div>'
             "<figcaption>Chosen by the network itself, best first, each with the age that it alone "

@@ -11,6 +11,7 @@ from boneage.explain import BOX_COLOURS
 if TYPE_CHECKING:
     from boneage.predictor import Assessment
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 MEANINGS = {
     "X": "whole hand",
     "C": "hand and parts together",
@@ -24,17 +25,17 @@ def age_in_words(months: float) -> str:
     """``124.3`` -> ``10 years 4 months``, rounded to whole months."""
     years, rest = divmod(round(months), 12)
     parts = [
-        f"{count} {unit}{'s' * (count != 1)}"
+        f"{count}{NO_BREAK}{unit}{'s' * (count != 1)}"
         for count, unit in ((years, "year"), (rest, "month"))
         if count
     ]
-    return " ".join(parts) or "0 months"
+    return " ".join(parts) or f"0{NO_BREAK}months"
 
 
 def age_in_short(months: float) -> str:
-    """``124.3`` -> ``10 y 4 m``, rounded to whole months."""
+    """``124.3`` -> ``10 y 4 m``, rounded to whole months, its spaces not to be broken."""
     years, rest = divmod(round(months), 12)
-    return f"{years} y {rest} m"
+    return f"{years} y {rest} m".replace(" ", NO_BREAK)
 
 
 def axis(ages: list[float]) -> tuple[float, float, list[int]]:
@@ -70,7 +71,7 @@ def components_table(assessment: Assessment) -> str:
         shape = SHAPES.get(name, "square")
         rows.append(
             f'<tr class="{shape}"><th scope="row">{escape(name)} <span>{meaning}</span></th>'
-            f'<td class="age">{age_in_short(age)}</td><td class="age">{age:.1f}</td>'
+            f'<td class="number">{age_in_short(age)}<span>{age:.1f} months</span></td>'
             f'<td class="track" aria-hidden="true"><div>{behind}'
             f'<i class="mark {shape}" style="left:{place(age)}{colour}"></i></div></td></tr>'
         )
@@ -79,9 +80,9 @@ def components_table(assessment: Assessment) -> str:
     )
     return (
         '<table class="components"><caption>Age by each component</caption><thead><tr>'
-        '<th scope="col">Component</th><th scope="col">Age</th><th scope="col">Months</th>'
+        '<th scope="col">Component</th><th scope="col" class="number">Age</th>'
         '<th class="axis" aria-hidden="true">Years</th></tr></thead><tbody>'
         + "".join(rows)
-        + '</tbody><tfoot aria-hidden="true"><tr><td colspan="3"></td>'
+        + '</tbody><tfoot aria-hidden="true"><tr><td colspan="2"></td>'
         f'<td class="axis"><div>{labels}</div></td></tr></tfoot></table>'
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from boneage import datasets, images
+from boneage import datasets, explain, images
 from boneage.errors import InputError
 from boneage.predictor import SEX_NAMES
 from boneage.sex import parse_sex
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TITLE = "Hand"
 EXAMPLES = 6
+THUMBNAIL = 192  # px
 # One group for all that runs the network: Grad-CAM hooks into the network that all visitors share.
 MODEL = {"concurrency_limit": 1, "concurrency_id": "model"}
 UNREADABLE = "This file cannot be assessed"
@@ -72,7 +73,7 @@ def take(
     """A new radiograph: whatever stood on the tab before is gone.
 
     Returns:
-        Updates of the radiograph's card, the remove button, the sex, its note, the result.
+        Updates of the radiograph's card, the remove button, the sex, the result.
     """
     visit.turn += 1
     if visit.sex_filled:
@@ -81,9 +82,14 @@ def take(
     try:
         radiograph = images.read(path)
     except InputError as error:
-        return "", gr.update(visible=False), sex, "", cards.problem(UNREADABLE, str(error))
+        return (
+            "",
+            gr.update(visible=False),
+            gr.update(value=sex, info=None),
+            cards.problem(UNREADABLE, str(error)),
+        )
     visit.path = path
-    note = "Kept from before: check that it is right." if sex else ""
+    note = "Chosen before the radiograph was given." if sex else None
     if example:
         sex, note, visit.sex_filled = example.sex, "The example's own.", True
         visit.reference = example.age
@@ -93,24 +99,23 @@ def take(
     return (
         cards.given(radiograph, visit.reference),
         gr.update(visible=True),
-        sex,
-        note,
+        gr.update(value=sex, info=note),
         cards.BUSY if sex else cards.SEX_MISSING,
     )
 
 
-def choose(visit: Visit, has_sex: str | None) -> tuple[Any, Any]:
-    """The visitor chose the sex: its note goes, and an old result with it."""
+def choose(visit: Visit) -> tuple[Any, Any]:
+    """The visitor chose the sex: its note goes, and the old result with it."""
     visit.turn += 1
     visit.sex_filled = False
-    return "", cards.BUSY if visit.path and has_sex else gr.skip()
+    return gr.update(info=None), cards.BUSY if visit.path else gr.skip()
 
 
 def remove(visit: Visit) -> tuple[Any, ...]:
     """Everything goes; returns what :func:`take` does."""
     visit.turn += 1
     visit.path, visit.reference, visit.sex_filled = None, None, False
-    return "", gr.update(visible=False), None, "", cards.START
+    return "", gr.update(visible=False), gr.update(value=None, info=None), cards.START
 
 
 def assess(predictor: Predictor, visit: Visit, sex: str | None) -> Any:
@@ -149,8 +154,8 @@ def assess_file(predictor: Predictor, file: str | None, sex: str | None) -> dict
 def build(predictor: Predictor) -> None:
     """Lay the tab out in the open Blocks and connect it."""
     visit = gr.State(Visit())
-    with gr.Row(elem_classes="hand"):
-        with gr.Column(scale=1, min_width=300, elem_classes="inputs"):
+    with gr.Row(elem_classes="two-sides"):
+        with gr.Column(elem_classes="inputs"):
             given = gr.HTML(elem_id="hand-given", apply_default_css=False, js_on_load=None)
             clear = gr.Button("Remove", visible=False, size="sm", elem_id="hand-remove")
             file = gr.File(
@@ -164,9 +169,7 @@ def build(predictor: Predictor) -> None:
                 label="Sex",
                 elem_id="hand-sex",
             )
-            note = gr.HTML(elem_classes="note", apply_default_css=False, js_on_load=None)
-            examples = _example_buttons()
-        with gr.Column(scale=3, min_width=300):
+        with gr.Column(elem_classes="outputs"):
             result = gr.HTML(
                 cards.START,
                 elem_id="hand-result",
@@ -174,8 +177,10 @@ def build(predictor: Predictor) -> None:
                 # Read out by screen readers when it changes.
                 js_on_load="element.setAttribute('aria-live', 'polite')",
             )
+        with gr.Column(elem_classes="examples"):
+            examples = _example_buttons()
 
-    shown = [given, clear, sex, note, result]
+    shown = [given, clear, sex, result]
     quick = {
         "api_visibility": "private",
         "show_progress": "hidden",
@@ -191,7 +196,7 @@ def build(predictor: Predictor) -> None:
             [file, *shown],
             **quick,
         ),
-        sex.input(choose, [visit, sex], [note, result], **quick),
+        sex.input(choose, visit, [sex, result], **quick),
     ]
     for button, case in examples:
         begun.append(
@@ -234,17 +239,15 @@ def _example_buttons() -> list[tuple[gr.Button, Case]]:
     if not cases:
         return []
     gr.HTML("<h2>Examples</h2>", apply_default_css=False, js_on_load=None)
-    with gr.Row(elem_classes="examples"):
-        return [
-            (
-                gr.Button(
-                    f"{SEX_NAMES[case.sex].capitalize()}, {age_in_short(case.age)}",
-                    icon=case.path,
-                    min_width=80,
-                    elem_classes="example",
-                ),
-                case,
-            )
-            for case in cases
-            if case.sex
-        ]
+    with gr.Row(elem_classes="example-grid"):
+        return [(_example_button(case), case) for case in cases]
+
+
+def _example_button(case: Case) -> gr.Button:
+    picture = explain.display_image(images.read(case.path).pixels, THUMBNAIL)
+    return gr.Button(
+        f"{SEX_NAMES[case.sex or ''].capitalize()}, {age_in_short(case.age)}",
+        # As a data URL: the page's cached files are all deleted within the hour.
+        icon={"path": case.path.name, "url": cards.data_url(picture)},
+        elem_classes="example",
+    )

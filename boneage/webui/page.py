@@ -96,4 +96,10 @@ def theme() -> gr.themes.Base:
         radius_size=gr.themes.sizes.radius_lg,
         font=FONTS,
         font_mono=MONO_FONTS,
+    ).set(
+        # The defaults are too faint to read on their backgrounds.
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
     )

@@ -401,10 +401,9 @@ class TestRefusals:
             data[rng.integers(0, min(len(data), 400), 4)] = rng.integers(0, 256, 4)
             try:
                 radiograph = images.read(data.tobytes())
-            except InputError as error:
-                assert str(error).endswith(".")
-            else:
-                assert radiograph.pixels.ndim == 2
+            except InputError:
+                continue
+            assert radiograph.pixels.min() < radiograph.pixels.max()
 
     def test_an_eps_named_png_is_not_opened(self, tmp_path: Path) -> None:
         path = tmp_path / "hand.png"
@@ -451,7 +450,7 @@ class TestSideEffects:
             images.read(data)
             with pytest.raises(InputError):
                 images.read(data[: len(data) * 2 // 3])
-        assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == state
+        assert state == (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
         assert capfd.readouterr() == ("", "")
 
     def test_reading_a_picture_loads_no_dicom_library(

@@ -1,0 +1,79 @@
+"""What the user should know about a hand radiograph before its age is assessed."""
+
+import numpy as np
+from PIL import Image
+
+from boneage.images import Radiograph
+
+MIN_GREY_LEVELS = 16
+"""Fewer grey levels than this show no trabeculae or growth plates."""
+
+_GRID = 64  # the film is looked at on this many columns and rows, whatever its shape
+_MARGIN = 4  # columns and rows beside the edge, where collimators and markers lie
+_CENTRE = 7  # a gap between two hands is sought this many columns left and right of the middle
+_VALLEY = 0.55  # a gap holds less than this part of the structure that either side holds
+
+
+def warnings_for(radiograph: Radiograph, training_resolution: int) -> tuple[str, ...]:
+    """Quality warnings for a hand radiograph, in plain language; empty if there is none.
+
+    Args:
+        radiograph: the film as read.
+        training_resolution: the side in pixels that the training images really had.
+    """
+    found = []
+    shorter = min(radiograph.width, radiograph.height)
+    if shorter < training_resolution:
+        found.append(
+            f"The image is small: {radiograph.width} x {radiograph.height} px, where the model "
+            f"learned from {training_resolution} px. Fine detail may be missing."
+        )
+    levels = grey_levels(radiograph.pixels)
+    if levels < MIN_GREY_LEVELS:
+        found.append(
+            f"The contrast is very low: the image has only {levels} grey levels apart from its "
+            "darkest and brightest 1 %."
+        )
+    if looks_like_two_hands(radiograph.pixels):
+        found.append(
+            "The film seems to show two hands. The assessment expects one; crop the image to the "
+            "left hand."
+        )
+    return tuple(found)
+
+
+def grey_levels(pixels: np.ndarray) -> int:
+    """Count the distinct values of a uint8 or uint16 image from its 1st to 99th percentile."""
+    histogram = np.bincount(pixels.ravel())
+    rank = np.cumsum(histogram)
+    lowest, highest = np.searchsorted(rank, [0.01 * pixels.size, 0.99 * pixels.size])
+    return np.count_nonzero(histogram[lowest : highest + 1])
+
+
+def looks_like_two_hands(pixels: np.ndarray) -> bool:
+    """Whether a film shows two hands side by side: structure left and right, a gap between.
+
+    Structure is the local change of grey, cut off at a strong edge so that a lead letter counts no
+    more than a bone. Straight borders of collimators count nothing: they change their whole row or
+    column, of which the median is taken off. Two hands one above the other are not found.
+
+    Args:
+        pixels: (H, W) uint8 or uint16, either polarity.
+    """
+    small = Image.fromarray(pixels).resize((_GRID, _GRID), Image.Resampling.BOX)
+    grey = np.asarray(small, np.float32)
+    darkest, brightest = np.percentile(grey, [1, 99])
+    grey = np.clip(grey, darkest, brightest)
+    across = np.abs(np.diff(grey, axis=1))[1:]
+    along = np.abs(np.diff(grey, axis=0))[:, 1:]
+    across = np.maximum(across - np.median(across, axis=0), 0)
+    along = np.maximum(along - np.median(along, axis=1, keepdims=True), 0)
+    structure = across + along
+    structure = np.minimum(structure, np.percentile(structure, 90))
+    profile = structure[_MARGIN:-_MARGIN].mean(axis=0)
+    profile = np.convolve(profile, np.ones(5) / 5, "same")
+    middle = len(profile) // 2
+    left = profile[_MARGIN : middle - _MARGIN].max()
+    right = profile[middle + _MARGIN : -_MARGIN].max()
+    gap = profile[middle - _CENTRE : middle + _CENTRE].min()
+    return bool(gap < _VALLEY * min(left, right))

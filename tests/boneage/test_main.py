@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import boneage
+from boneage import images
+from boneage.__main__ import main
+from boneage.predictor import Predictor
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rsna_test_dir: Path) -> Path:
+    root = tmp_path / "radiographs"
+    (root / "second").mkdir(parents=True)
+    shutil.copy(rsna_test_dir / "images" / "4400.webp", root)
+    shutil.copy(rsna_test_dir / "images" / "4401.webp", root / "second")
+    (root / ".hidden").write_text("not looked at")
+    return root
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+class TestAssess:
+    def test_same_number_as_python(
+        self, folder: Path, untrained: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        file = folder / "4400.webp"
+        (expected,) = Predictor.load(untrained).assess(images.read(file), "F")
+        command = ["assess", str(file), "--sex", "F", "--weights", str(untrained)]
+        assert main(command) == 0
+        (row,) = rows(capsys.readouterr().out)
+        assert float(row["age"]) == round(expected.age, 2)
+        assert float(row["R1"]) == round(expected.components["R1"], 2)
+        assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == [expected.to_dict()]
+
+    def test_folders_and_annotated_pictures(
+        self, folder: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        out = tmp_path / "out"
+        code = main(
+            ["assess", str(folder), "--sex", "M", "--weights", str(untrained), "--out", str(out)]
+        )
+        assert code == 0
+        printed = capsys.readouterr().out
+        assert [row["id"] for row in rows(printed)] == ["4400", "4401"]
+        assert (out / "assessments.csv").read_text() == printed
+        assert len(json.loads((out / "assessments.json").read_text())) == 2
+        picture = Image.open(out / "4401.png")
+        assert picture.size == (299, 299)
+        colours = {pixel for _, pixel in picture.convert("RGB").getcolors(maxcolors=100_000)}
+        assert any(max(c) - min(c) > 100 for c in colours)  # boxes are coloured, films are not
+
+    def test_files_of_one_name_keep_their_pictures(
+        self, folder: Path, untrained: Path, tmp_path: Path
+    ) -> None:
+        shutil.copy(folder / "4400.webp", folder / "second")
+        out = tmp_path / "out"
+        main(["assess", str(folder), "--sex", "M", "--weights", str(untrained), "--out", str(out)])
+        assert sorted(p.name for p in out.glob("*.png")) == ["4400-2.png", "4400.png", "4401.png"]
+
+    def test_a_broken_file_does_not_stop_the_others(
+        self, folder: Path, untrained: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+        code = main(["assess", str(folder), "--sex", "M", "--weights", str(untrained)])
+        said = capsys.readouterr()
+        assert code == 1
+        assert len(rows(said.out)) == 2
+        assert "broken" in said.err
+        assert "Traceback" not in said.err
+        assert str(folder) not in said.err
+
+    def test_missing_sex_is_asked_for(
+        self, folder: Path, untrained: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        assert main(["assess", str(folder / "4400.webp"), "--weights", str(untrained)]) == 1
+        assert "F or M" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("path", ["gone.png", "empty"])
+    def test_nothing_to_assess(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture, path: str
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        assert main(["assess", str(tmp_path / path), "--sex", "F"]) == 2
+        said = capsys.readouterr().err
+        assert path in said
+        assert str(tmp_path) not in said
+
+
+class TestCard:
+    def test_names_the_weights_and_measured_results(self, untrained: Path, tmp_path: Path) -> None:
+        weights = Path(shutil.copytree(untrained, tmp_path / "tiny"))
+        config = json.loads((weights / "config.json").read_text())
+        config["provenance"] = {
+            "data": "some-data", "validation_images": 7, "recipe": "r",
+            "initialisation": {"file": "x", "source": "Keras MobileNetV2"},
+            "metrics": {"validation_mae": 7.5, "validation_mae_X": 8.25},
+        }  # fmt: skip
+        (weights / "config.json").write_text(json.dumps(config))
+        record = {
+            "table": "A3", "row": "AR-CNN", "column": "MAE", "published": 4.38, "measured": 6.5,
+            "n": 200, "ci95": [6.0, 7.0], "unit": "months", "dataset": "rsna-test/test",
+            "weights": "tiny@abc",
+        }  # fmt: skip
+        others = [
+            record | {"weights": "other@abc", "measured": 99.5},
+            record | {"table": "S1", "measured": 99.5},
+            record | {"measured": None},
+        ]
+        (tmp_path / "metrics.json").write_text(json.dumps([record, *others]))
+        assert main(["card", str(weights), "--results", str(tmp_path)]) == 0
+        card = (weights / "README.md").read_text()
+        assert card.startswith("---\n")
+        assert "| A3 AR-CNN MAE | 4.38 | 6.50 | 6.00 to 7.00 | 200 |" in card
+        assert "| X | 8.25 |" in card
+        assert "99.5" not in card
+        assert "Keras' MobileNetV2" in card
+        assert "Not a medical device" in card
+
+    def test_missing_results_are_refused(
+        self, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        assert main(["card", str(untrained), "--results", str(tmp_path)]) == 2
+        assert "no readable metrics.json" in capsys.readouterr().err
+
+
+class TestStart:
+    def test_version(self, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(SystemExit) as end:
+            main(["--version"])
+        assert end.value.code == 0
+        assert capsys.readouterr().out == f"boneage {boneage.__version__}\n"
+
+    def test_bad_arguments_exit_with_2(self) -> None:
+        with pytest.raises(SystemExit) as end:
+            main(["assess"])
+        assert end.value.code == 2
+
+    @pytest.mark.parametrize("module", ["boneage", "boneage.__main__", "boneage.models.registry"])
+    def test_nothing_heavy_is_imported(self, repo_root: Path, module: str) -> None:
+        code = f"import sys, {module}; print(*sys.modules)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repo_root
+        ).stdout.split()
+        heavy = {"torch", "torchvision", "gradio", "pydicom", "matplotlib", "numpy", "PIL"}
+        assert not heavy & set(loaded)

@@ -1,0 +1,68 @@
+"""The figures are there, of the right size, and show the cases."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluate.cases import CaseRow, read_boxes, read_cases
+from evaluate.figures import DPI, EXAMPLES, HEIGHT, WIDTH, attention_boxes, draw
+from evaluate.records import groups
+from evaluate.run import Dataset, evaluate
+
+
+def test_figures_are_drawn(
+    hands: Dataset, stub: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluate.figures.DPI", DPI)
+    stale = tmp_path / "figures" / "figure-2a-old.png"
+    stale.parent.mkdir()
+    stale.touch()
+    evaluate([hands], [stub()], tmp_path)
+    found = {path.name: path for path in (tmp_path / "figures").iterdir()}
+    assert sorted(found) == ["figure-2a.png", "figure-2b.png", "figure-3.png"]
+    for name, path in found.items():
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        if name != "figure-3.png":
+            assert pixels.shape[:2] == (int(HEIGHT * DPI), int(WIDTH * DPI))
+        assert (pixels != 255).any(axis=2).mean() > 0.01
+        assert len(np.unique(pixels)) > 50
+
+
+def test_weights_that_share_cases_have_their_own_figures(
+    hands: Dataset, stub: Callable[..., Any], tmp_path: Path
+) -> None:
+    evaluate([hands], [stub(id="a"), stub(id="b")], tmp_path)
+    names = sorted(path.name for path in (tmp_path / "figures").glob("figure-2a*"))
+    assert names == ["figure-2a-hands-test-b@0123456789ab.png", "figure-2a.png"]
+
+
+def test_boxes_are_drawn_for_each_sex(
+    hands: Dataset, stub: Callable[..., Any], tmp_path: Path
+) -> None:
+    evaluate([hands], [stub()], tmp_path)
+    (group,) = groups(read_cases(tmp_path / "cases.csv"))
+    images = {(hands.name, case.id): case.path for case in hands.folder.cases}
+    boxes = read_boxes(tmp_path / "boxes.csv")
+    figure = attention_boxes(group, boxes, images)
+    assert figure is not None
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == 2 * EXAMPLES
+    assert all(len(axes.patches) == 6 for axes in shown)  # three boxes, each with a dark edge
+    first = shown[0].patches[0]
+    assert (first.get_x(), first.get_width()) == (boxes[0].x0, boxes[0].x1 - boxes[0].x0)
+    assert all(axes.get_title().startswith("Female") for axes in shown[:EXAMPLES])
+    assert attention_boxes(group, [], images) is None
+    assert attention_boxes(group, boxes, {}) is None
+
+
+def test_refused_cases_and_single_cases_do_not_stop_the_drawing(tmp_path: Path) -> None:
+    place = ("A3", "AR-CNN", "MAE", "d/test", "1", None, 100.0)
+    refused, exact = (CaseRow(*place, assessed, "months", "w@1") for assessed in (None, 100.0))
+    assert draw(groups([refused]), [], {}, tmp_path) == []
+    written = draw(groups([exact]), [], {}, tmp_path)
+    assert [path.name for path in written] == ["figure-2a.png", "figure-2b.png"]
