@@ -154,7 +154,7 @@ def run_assess(args: argparse.Namespace) -> int:
         except InputError as error:
             failed += 1
             bar.clear()
-            print(f"boneage: {error}", file=sys.stderr)
+            print(f"boneage: {path.name}: {error}", file=sys.stderr)
         else:
             results.append(assessment.to_dict())
     if args.json:

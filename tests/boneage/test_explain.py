@@ -96,4 +96,4 @@ class TestPictures:
         image = Image.new("RGB", (300, 300))
         corner = Box(280, 0, 300, 20, score=1.0, age=100.0)
         drawn = np.asarray(draw_boxes(image, assessment(corner), (300, 300))).sum(axis=2)
-        assert drawn[10, 200] > 0
+        assert drawn[10, 240] > 0

@@ -1,0 +1,90 @@
+"""One page and one browser for all tests of the web page."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+    from boneage.predictor import Predictor
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Far more than needed, so that a slow machine cannot fail a test.
+PATIENCE = 60_000  # ms
+
+
+@pytest.fixture(scope="session")
+def predictor() -> Predictor:
+    from boneage.predictor import Predictor
+
+    return Predictor.load()
+
+
+@pytest.fixture(scope="session")
+def server(predictor: Predictor) -> Iterator[str]:
+    """Address of the page."""
+    from boneage.webui import page
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    blocks = page.build(predictor)
+    yield page.launch(blocks, "127.0.0.1", port, block=False)
+    blocks.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    if not shutil.which(CHROMIUM):
+        pytest.fail("These tests need Chromium: apt-get install chromium", pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, server: str) -> Iterator[Page]:
+    """The page, open; fails a test in which it asks any other host or reports a script error."""
+    page = context.new_page()
+    foreign: list[str] = []
+    errors: list[str] = []
+    page.on(
+        "request",
+        lambda request: (
+            foreign.append(request.url)
+            if not request.url.startswith((server, "data:", "blob:"))
+            else None
+        ),
+    )
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server)
+    page.wait_for_selector("button.example")
+    yield page
+    assert foreign == []
+    assert errors == []

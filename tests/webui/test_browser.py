@@ -1,0 +1,370 @@
+"""The page as a visitor sees it, in headless Chromium, with the released weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from boneage import datasets, images
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from boneage.predictor import Assessment, Predictor
+
+AGE = "#hand-result data"
+# Notes every moment at which a result stands beside another radiograph's card.
+WATCH = """() => {
+  window.mismatches = [];
+  new MutationObserver(() => {
+    const given = document.querySelector("#hand-given strong")?.textContent;
+    const result = document.querySelector("#hand-result a.download")?.download;
+    if (result && result !== `${given}.json`) window.mismatches.push([given, result]);
+  }).observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
+
+
+@pytest.fixture(scope="session")
+def full_size(rsna_fullsize_dir: Path) -> Path:
+    return rsna_fullsize_dir / "images" / "1380.png"
+
+
+@pytest.fixture(scope="session")
+def small(rsna_test_dir: Path) -> Path:
+    return rsna_test_dir / "images" / "4360.webp"
+
+
+def expected(predictor: Predictor, path: Path, sex: str) -> Assessment:
+    (assessment,) = predictor.assess(images.read(path), sex)
+    return assessment
+
+
+def give(page: Page, path: Path) -> None:
+    page.set_input_files("#hand-file input[type=file]", path)
+    page.wait_for_selector(f"#hand-given strong:text-is('{path.stem}')")
+
+
+def choose(page: Page, sex: str) -> None:
+    page.get_by_label(sex, exact=True).check()
+
+
+def shown_age(page: Page, sex: str) -> float:
+    page.wait_for_selector(f"#hand-result strong:text-is('{sex.lower()}')")
+    return float(page.get_attribute(AGE, "value") or "nan")
+
+
+def checked(page: Page) -> list[str]:
+    return [s for s in ("Female", "Male") if page.get_by_label(s, exact=True).is_checked()]
+
+
+def test_page_api_and_predictor_give_one_age(
+    page: Page, server: str, predictor: Predictor, full_size: Path
+) -> None:
+    from gradio_client import Client, handle_file
+
+    assessment = expected(predictor, full_size, "F")
+    give(page, full_size)
+    assert page.locator(AGE).count() == 0  # the sex is missing
+    choose(page, "Female")
+    assert shown_age(page, "Female") == pytest.approx(assessment.age, abs=0.01)
+    for i in range(1, 4):
+        assert page.get_by_role("rowheader", name=f"R{i} part {i}").is_visible()
+
+    client = Client(server, verbose=False)
+    answer = client.predict(handle_file(full_size), "F", api_name="/hand")
+    assert answer["age"] == pytest.approx(assessment.age, abs=0.01)
+    assert answer.keys() == assessment.to_dict().keys()
+    client.close()
+
+
+def test_sex_chosen_first_and_changed_later(
+    page: Page, predictor: Predictor, small: Path
+) -> None:
+    choose(page, "Female")
+    give(page, small)
+    female = shown_age(page, "Female")
+    choose(page, "Male")
+    assert shown_age(page, "Male") == pytest.approx(expected(predictor, small, "M").age, abs=0.01)
+    assert female == pytest.approx(expected(predictor, small, "F").age, abs=0.01)
+
+
+def test_changes_in_quick_succession_end_in_the_last(
+    page: Page, predictor: Predictor, small: Path
+) -> None:
+    give(page, small)
+    for sex in ("Female", "Male", "Female", "Male", "Female"):
+        choose(page, sex)
+    age = expected(predictor, small, "F").age
+    assert shown_age(page, "Female") == pytest.approx(age, abs=0.01)
+    page.wait_for_timeout(500)
+    assert shown_age(page, "Female") == pytest.approx(age, abs=0.01)
+
+
+def test_example(page: Page, predictor: Predictor, rsna_test_dir: Path) -> None:
+    page.click("button.example >> nth=1")
+    page.wait_for_selector(AGE)
+    case = next(
+        case
+        for case in datasets.load(rsna_test_dir).cases
+        if case.id == page.inner_text("#hand-given strong")
+    )
+    assert checked(page) == [{"F": "Female", "M": "Male"}[case.sex or ""]]
+    assessment = expected(predictor, case.path, case.sex or "")
+    assert float(page.get_attribute(AGE, "value") or "nan") == pytest.approx(
+        assessment.age, abs=0.01
+    )
+    assert f"{case.age:.1f} months" in page.inner_text("#hand-given")
+
+
+def test_dicom_offers_sex_and_age(
+    page: Page, predictor: Predictor, small: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "film.dcm"
+    write_dicom(path, images.read(small).pixels)
+    give(page, path)
+    page.wait_for_selector(AGE)
+    assert checked(page) == ["Female"]
+    assert "from the file" in page.inner_text("#hand-sex")
+    assert "10.3 years at examination" in page.inner_text("#hand-given")
+    assert "DICOM" in page.inner_text("#hand-given")
+    assert shown_age(page, "Female") == pytest.approx(expected(predictor, path, "F").age, abs=0.01)
+    give(page, small)  # the sex was the file's, so it goes with it
+    page.wait_for_selector("text=Choose the sex")
+    assert checked(page) == []
+    assert page.locator(AGE).count() == 0
+
+
+def write_dicom(path: Path, pixels: np.ndarray) -> None:
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    film = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    film.SOPClassUID = meta.MediaStorageSOPClassUID
+    film.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    film.Modality = "CR"
+    film.PatientName = "Unread^Name"
+    film.PatientSex = "F"
+    film.PatientAge = "124M"
+    film.Rows, film.Columns = pixels.shape
+    film.SamplesPerPixel = 1
+    film.PhotometricInterpretation = "MONOCHROME2"
+    film.BitsAllocated = film.BitsStored = 8
+    film.HighBit = 7
+    film.PixelRepresentation = 0
+    film.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
+    film.save_as(path, enforce_file_format=True)
+
+
+def test_refused_file_is_explained_and_the_page_goes_on(
+    page: Page, small: Path, tmp_path: Path
+) -> None:
+    page.click("button.example >> nth=0")
+    page.wait_for_selector(AGE)
+    text = tmp_path / "letter.txt"
+    text.write_text("Not a radiograph.\n")
+    page.set_input_files("#hand-file input[type=file]", text)
+    page.wait_for_selector("#hand-result .problem")
+    explanation = page.inner_text("#hand-result")
+    assert "text file" in explanation
+    assert "DICOM" in explanation
+    assert str(tmp_path) not in explanation
+    assert page.locator(AGE).count() == 0
+    assert page.locator("#hand-given img").count() == 0
+    give(page, small)
+    choose(page, "Male")
+    assert shown_age(page, "Male") > 0
+
+
+def test_no_result_beside_another_radiograph(
+    page: Page, predictor: Predictor, small: Path, full_size: Path
+) -> None:
+    page.evaluate(WATCH)
+    choose(page, "Male")
+    give(page, small)
+    shown_age(page, "Male")
+    give(page, full_size)
+    page.wait_for_selector(f"a.download[download='{full_size.stem}.json']")
+    assert shown_age(page, "Male") == pytest.approx(
+        expected(predictor, full_size, "M").age, abs=0.01
+    )
+    # Given while the one before is still being assessed.
+    for path in (small, full_size, small):
+        page.set_input_files("#hand-file input[type=file]", path)
+        page.wait_for_timeout(100)
+    page.wait_for_selector(f"a.download[download='{small.stem}.json']")
+    page.wait_for_timeout(1000)
+    assert page.inner_text("#hand-given strong") == small.stem
+    assert page.locator(f"a.download[download='{small.stem}.json']").count() == 1
+    assert page.evaluate("window.mismatches") == []
+
+
+def test_remove_clears_everything(page: Page) -> None:
+    page.click("button.example >> nth=2")
+    page.wait_for_selector(AGE)
+    page.click("#hand-remove")
+    page.wait_for_selector("text=Give a radiograph")
+    assert page.locator(AGE).count() == 0
+    assert page.locator("#hand-given img").count() == 0
+    assert checked(page) == []
+    assert not page.locator("#hand-remove").is_visible()
+
+
+def test_paste(page: Page, small: Path) -> None:
+    page.evaluate(
+        """(content) => {
+          const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+          const clipboard = new DataTransfer();
+          clipboard.items.add(new File([bytes], "pasted.webp", { type: "image/webp" }));
+          document.body.dispatchEvent(
+            new ClipboardEvent("paste", { clipboardData: clipboard, bubbles: true })
+          );
+        }""",
+        base64.b64encode(small.read_bytes()).decode(),
+    )
+    page.wait_for_selector("#hand-given strong:text-is('pasted')")
+
+
+def test_drop(page: Page, small: Path) -> None:
+    transfer = page.evaluate_handle(
+        """(content) => {
+          const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+          const data = new DataTransfer();
+          data.items.add(new File([bytes], "dropped.webp", { type: "image/webp" }));
+          return data;
+        }""",
+        base64.b64encode(small.read_bytes()).decode(),
+    )
+    page.dispatch_event("#hand-file button", "drop", {"dataTransfer": transfer})
+    page.wait_for_selector("#hand-given strong:text-is('dropped')")
+
+
+def test_keyboard_alone(page: Page) -> None:
+    page.focus("button.example >> nth=0")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(AGE)
+    other = next(s for s in ("Female", "Male") if s not in checked(page))
+    page.get_by_label(other, exact=True).focus()
+    page.keyboard.press("Space")
+    shown_age(page, other)
+    slider = page.get_by_label("Heat map opacity")
+    slider.focus()
+    before = slider.input_value()
+    page.keyboard.press("ArrowRight")
+    assert int(slider.input_value()) > int(before)
+
+
+def test_opacity_changes_the_picture(page: Page) -> None:
+    page.click("button.example >> nth=3")
+    slider = page.get_by_label("Heat map opacity")
+    pictures = []
+    for opacity in ("0", "100"):
+        slider.fill(opacity)
+        pictures.append(page.locator(".picture:has(.over)").screenshot())
+        assert f"{opacity} %" in page.inner_text(".slider")
+    assert pictures[0] != pictures[1]
+
+
+def test_download_is_the_assessment(
+    page: Page, predictor: Predictor, small: Path, tmp_path: Path
+) -> None:
+    give(page, small)
+    choose(page, "Female")
+    with page.expect_download() as download:
+        page.click("text=Download as JSON")
+    assert download.value.suggested_filename == "4360.json"
+    download.value.save_as(tmp_path / "assessment.json")
+    answer = json.loads((tmp_path / "assessment.json").read_text())
+    assert_same(answer, expected(predictor, small, "F").to_dict())
+
+
+def assert_same(answer: Any, reference: Any) -> None:
+    """Equal, numbers up to the last digit that is written."""
+    if isinstance(reference, dict):
+        assert answer.keys() == reference.keys()
+        for key, value in reference.items():
+            assert_same(answer[key], value)
+    elif isinstance(reference, list):
+        assert len(answer) == len(reference)
+        for mine, other in zip(answer, reference, strict=True):
+            assert_same(mine, other)
+    elif isinstance(reference, float):
+        assert answer == pytest.approx(reference, abs=0.11)
+    else:
+        assert answer == reference
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_fits_a_phone(browser: Browser, server: str, theme: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=theme)
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(server)
+    page.wait_for_selector("button.example")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.click("button.example >> nth=4")
+    page.wait_for_selector(AGE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for card in page.locator(".card").all():
+        box = card.bounding_box()
+        assert box
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    context.close()
+
+
+def test_every_picture_and_control_has_a_name(page: Page) -> None:
+    page.click("button.example >> nth=5")
+    page.wait_for_selector(AGE)
+    for role in ("button", "radio", "slider", "link"):
+        for control in page.get_by_role(role).all():
+            assert control.aria_snapshot().partition('"')[2], control
+    evidence = page.locator("#hand-result img:not([alt=''])")
+    assert evidence.count() == 2
+    assert "R3: " in (evidence.first.get_attribute("alt") or "")
+
+
+def test_visitors_do_not_see_each_other(browser: Browser, server: str, page: Page) -> None:
+    page.click("button.example >> nth=0")
+    page.wait_for_selector(AGE)
+    other = browser.new_page()
+    other.goto(server)
+    other.wait_for_selector("button.example", timeout=60_000)
+    assert other.locator(AGE).count() == 0
+    assert other.locator("#hand-given img").count() == 0
+    other.close()
+
+
+def test_api(server: str, tmp_path: Path, small: Path) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(server, verbose=False)
+    assert list(client.view_api(print_info=False, return_format="dict")["named_endpoints"]) == ["/hand"]
+    text = tmp_path / "letter.txt"
+    text.write_text("Not a radiograph.\n")
+    with pytest.raises(AppError, match="text file"):
+        client.predict(handle_file(text), "F", api_name="/hand")
+    with pytest.raises(AppError, match="missing"):
+        client.predict(handle_file(small), "", api_name="/hand")
+    with pytest.raises(AppError, match="'diverse'"):
+        client.predict(handle_file(small), "diverse", api_name="/hand")
+    client.close()
+
+
+def test_api_reads_uploaded_files_only(server: str, small: Path) -> None:
+    import httpx
+
+    file = {"path": str(small), "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{server}gradio_api/call/hand", json={"data": [file, "F"]}).json()
+    answer = httpx.get(f"{server}gradio_api/call/hand/{event['event_id']}", timeout=60).text
+    assert "event: error" in answer
+    assert '"age"' not in answer
