@@ -53,8 +53,11 @@ def parser() -> argparse.ArgumentParser:
         "--task", choices=("hand", "adult"), default="hand", help="what is assessed (default: hand)"
     )
     assess.add_argument(
-        "--weights", metavar="DIR", help="weights folder (default: the released ones)"
+        "--weights",
+        metavar="DIR_OR_REPO",
+        help="weights folder, or organisation/name on the Hugging Face Hub (default: the released)",
     )
+    assess.add_argument("--revision", help="commit, branch or tag on the Hub")
     assess.add_argument("--json", action="store_true", help="print a JSON list in place of CSV")
     assess.add_argument(
         "--out",
@@ -138,7 +141,9 @@ def run_assess(args: argparse.Namespace) -> int:
     from boneage.predictor import Predictor
 
     files = list(list_files(args.files))
-    predictor = Predictor.load(args.weights, task=args.task, device=args.device)
+    predictor = Predictor.load(
+        args.weights, task=args.task, revision=args.revision, device=args.device
+    )
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []

@@ -51,6 +51,41 @@ def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str
     return folder
 
 
+def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
+    """Download a weights folder from the Hugging Face Hub, or find it in the cache.
+
+    Args:
+        repo: ``organisation/name``.
+        revision: commit, branch or tag; the newest on the main branch if left out.
+
+    Returns:
+        The folder and the commit it is.
+
+    Raises:
+        InputError: if there is no such repository or revision, or no network and nothing cached.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        folder = snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, TENSORS, CARD])
+    except errors.RevisionNotFoundError:
+        raise InputError(f"{repo} has no revision {revision} on the Hub.") from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(
+            f"The Hub has no repository {repo}, or it is private and no valid token is set."
+        ) from None
+    except errors.HFValidationError:
+        raise InputError(
+            f"{repo} is neither a weights folder here nor a Hub name (organisation/name)."
+        ) from None
+    except (OSError, errors.HfHubHTTPError):
+        raise InputError(
+            f"{repo}{at} could not be downloaded, and it is not in the local cache."
+        ) from None
+    return Path(folder), Path(folder).name
+
+
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The state of a network that a weights folder holds: all but counters of training steps."""
     return {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}

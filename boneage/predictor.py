@@ -135,11 +135,17 @@ class Predictor:
         model: the network, in evaluation mode.
         config: of its weights folder.
         id: name shown with every assessment.
+        revision: of the weights, likewise.
         device: where to compute; the GPU if there is one.
     """
 
     def __init__(
-        self, model: nn.Module, config: dict[str, Any], id: str, device: str | None = None
+        self,
+        model: nn.Module,
+        config: dict[str, Any],
+        id: str,
+        revision: str,
+        device: str | None = None,
     ) -> None:
         import torch
 
@@ -148,7 +154,7 @@ class Predictor:
         self.model.requires_grad_(False)
         self.config = config
         self.id = id
-        self.revision = config["sha256"][:12]
+        self.revision = revision
         self.sexes: list[str] = config["sexes"]
         preprocess = dict(config["preprocess"])
         preprocess["percentiles"] = tuple(preprocess["percentiles"])
@@ -156,28 +162,36 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, weights: str | Path | None = None, *, task: str = "hand", device: str | None = None
+        cls,
+        weights: str | Path | None = None,
+        *,
+        task: str = "hand",
+        revision: str | None = None,
+        device: str | None = None,
     ) -> Predictor:
-        """Read a weights folder.
+        """Read a weights folder, here or on the Hugging Face Hub.
 
         Args:
-            weights: the folder; ``None`` for the weights released with the project.
-            task: ``hand`` or ``adult``: which released weights, and what a given folder must be
-                for.
+            weights: a folder, or ``organisation/name`` on the Hub; ``None`` for the weights
+                released with the project.
+            task: ``hand`` or ``adult``: which released weights, and what given ones must be for.
+            revision: commit, branch or tag on the Hub.
             device: ``cpu``, ``cuda``, ...; the GPU if there is one.
 
         Raises:
             InputError: if there are no such weights or they are damaged or for another task.
         """
         folder = released(task) if weights is None else Path(weights)
+        id, commit = folder.resolve().name, None
         if not folder.is_dir():
-            raise InputError(f"There is no weights folder {folder.name}.")
+            if len(folder.parts) != 2 or folder.is_absolute():
+                raise InputError(f"There is no weights folder {folder.name}.")
+            id = str(weights)
+            folder, commit = hub.fetch(id, revision)
         model, config = hub.load(folder)
         if config["task"] != task:
-            raise InputError(
-                f"The weights {folder.name} are for the task {config['task']}, not {task}."
-            )
-        return cls(model, config, folder.resolve().name, device)
+            raise InputError(f"The weights {id} are for the task {config['task']}, not {task}.")
+        return cls(model, config, id, commit or config["sha256"][:12], device)
 
     def assess(
         self,

@@ -112,7 +112,15 @@ def run(args: argparse.Namespace) -> None:
         "name": recipe.architecture,
         "arguments": {**recipe.arguments, "sexes": len(sexes)},
     }
-    model = build(recipe.architecture, {**architecture["arguments"], "pretrained": args.pretrained})
+    try:
+        model = build(
+            recipe.architecture, {**architecture["arguments"], "pretrained": args.pretrained}
+        )
+    except OSError:  # of torchvision's download
+        raise InputError(
+            "torchvision's ImageNet weights could not be downloaded. Without network, start from "
+            "a file with --init."
+        ) from None
     initialisation = "torchvision ImageNet" if args.pretrained else "random"
     if args.init:
         model.backbone.load_initialisation(args.init)

@@ -66,16 +66,11 @@ class Backbone(nn.Module):
             tensors = load_file(file)
         except Exception:  # safetensors raises its own, untyped errors
             raise InputError(f"{file.name} is not a readable safetensors file.") from None
-        wanted = self.state_dict()
-        prefix = next(
-            (
-                key.removesuffix(first)
-                for first in list(wanted)[:1]
-                for key in tensors
-                if key.endswith(first)
-            ),
-            "",
-        )
+        # Counters of training steps play no part in the function, and releases leave them out.
+        wanted = {k: v for k, v in self.state_dict().items() if not k.endswith("_tracked")}
+        first = next(iter(wanted))
+        prefixes = (key.removesuffix(first) for key in tensors if key.endswith(first))
+        prefix = next(prefixes, "")
         missing = [k for k in wanted if prefix + k not in tensors]
         if missing:
             raise InputError(
@@ -85,7 +80,8 @@ class Backbone(nn.Module):
         wrong = [k for k in wanted if tensors[prefix + k].shape != wanted[k].shape]
         if wrong:
             raise InputError(f"{file.name}: {wrong[0]} has another shape than {self.name} needs.")
-        self.load_state_dict({k: tensors[prefix + k].to(v.dtype) for k, v in wanted.items()})
+        values = {name: tensors[prefix + name].to(value.dtype) for name, value in wanted.items()}
+        self.load_state_dict(values, strict=False)
         return len(wanted)
 
 

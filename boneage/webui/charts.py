@@ -58,6 +58,7 @@ def components_table(assessment: Assessment) -> str:
     def place(months: float) -> str:
         return f"{100 * (months - low) / (high - low):.2f}%"
 
+    legend = ", band: interval" if interval else ""
     behind = "".join(f'<i class="grid" style="left:{place(tick)}"></i>' for tick in ticks)
     if interval:
         width = 100 * (interval.high - interval.low) / (high - low)
@@ -81,7 +82,7 @@ def components_table(assessment: Assessment) -> str:
     return (
         '<table class="components"><caption>Age by each component</caption><thead><tr>'
         '<th scope="col">Component</th><th scope="col" class="number">Age</th>'
-        '<th class="axis" aria-hidden="true">Years</th></tr></thead><tbody>'
+        f'<th class="axis" aria-hidden="true">Years (line: assembled{legend})</th></tr></thead><tbody>'
         + "".join(rows)
         + '</tbody><tfoot aria-hidden="true"><tr><td colspan="2"></td>'
         f'<td class="axis"><div>{labels}</div></td></tr></tfoot></table>'

@@ -73,23 +73,17 @@ def take(
     """A new radiograph: whatever stood on the tab before is gone.
 
     Returns:
-        Updates of the radiograph's card, the remove button, the sex, the result.
+        Updates of the radiograph's card, the remove button, the sex and the result.
     """
-    visit.turn += 1
     if visit.sex_filled:
         sex = None
-    visit.path, visit.reference, visit.sex_filled = None, None, False
+    empty(visit)
     try:
         radiograph = images.read(path)
     except InputError as error:
-        return (
-            "",
-            gr.update(visible=False),
-            gr.update(value=sex, info=None),
-            cards.problem(UNREADABLE, str(error)),
-        )
+        return nothing(cards.problem(UNREADABLE, str(error)), sex)
     visit.path = path
-    note = "Chosen before the radiograph was given." if sex else None
+    note = "Chosen before this radiograph: check that it is right." if sex else None
     if example:
         sex, note, visit.sex_filled = example.sex, "The example's own.", True
         visit.reference = example.age
@@ -112,10 +106,26 @@ def choose(visit: Visit) -> tuple[Any, Any]:
 
 
 def remove(visit: Visit) -> tuple[Any, ...]:
-    """Everything goes; returns what :func:`take` does."""
+    """The visitor took the radiograph away; returns what :func:`take` does."""
+    empty(visit)
+    return nothing(cards.START)
+
+
+def refuse_large(visit: Visit) -> tuple[Any, ...]:
+    """The browser did not send a file because of its size; returns what :func:`take` does."""
+    empty(visit)
+    return nothing(cards.problem(UNREADABLE, f"The file is larger than {images.MAX_BYTES // 2**20} MB."))
+
+
+def empty(visit: Visit) -> None:
+    """Forget the radiograph; whatever is still being assessed is not shown."""
     visit.turn += 1
     visit.path, visit.reference, visit.sex_filled = None, None, False
-    return "", gr.update(visible=False), gr.update(value=None, info=None), cards.START
+
+
+def nothing(card: str, sex: str | None = None) -> tuple[Any, ...]:
+    """The updates of :func:`take` where there is no radiograph, ``card`` saying why."""
+    return "", gr.update(visible=False), gr.update(value=sex, info=None), card
 
 
 def assess(predictor: Predictor, visit: Visit, sex: str | None) -> Any:
@@ -158,6 +168,7 @@ def build(predictor: Predictor) -> None:
         with gr.Column(elem_classes="inputs"):
             given = gr.HTML(elem_id="hand-given", apply_default_css=False, js_on_load=None)
             clear = gr.Button("Remove", visible=False, size="sm", elem_id="hand-remove")
+            too_large = gr.Button(visible="hidden", elem_classes="too-large")  # see page.js
             file = gr.File(
                 label="Radiograph: drop, choose or paste",
                 height=150,
@@ -213,6 +224,7 @@ def build(predictor: Predictor) -> None:
         ).failure(_failed, None, result, queue=False, **quick)
         event.failure(_failed, None, result, queue=False, **quick)
     clear.click(remove, visit, shown, **quick)
+    too_large.click(refuse_large, visit, shown, **quick)
 
     with gr.Group(visible=False):
         api_file, api_sex = gr.File(label="file"), gr.Textbox(label="sex")

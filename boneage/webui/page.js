@@ -1,4 +1,5 @@
 () => {
+  const MAX_BYTES = Number("$MAX_BYTES");
   // A picture pasted anywhere goes where a chosen file would go, on the tab that is open.
   document.addEventListener("paste", (event) => {
     const files = event.clipboardData?.files;
@@ -12,6 +13,16 @@
     input.files = one.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
   });
+  // A file over the limit is never sent; the tab that it was given to says why.
+  const checkSize = (event) => {
+    const place = event.target.closest?.(".takes-paste");
+    const file = (event.dataTransfer ?? event.target).files?.[0];
+    if (place && file?.size > MAX_BYTES) {
+      place.parentElement.querySelector("button.too-large").click();
+    }
+  };
+  document.addEventListener("change", checkSize, true);
+  document.addEventListener("drop", checkSize, true);
   // A picture laid over another: its slider shows more or less of it.
   document.addEventListener("input", (event) => {
     const slider = event.target.closest?.("input.opacity");

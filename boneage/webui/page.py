@@ -82,9 +82,15 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
         footer_links=["api", "settings"],
         theme=theme(),
         css_paths=FOLDER / "page.css",
-        js=(FOLDER / "page.js").read_text(encoding="utf-8"),
+        js=script(),
     )
     return url
+
+
+def script() -> str:
+    """The page's JavaScript: pasting, the size limit, the opacity slider."""
+    text = (FOLDER / "page.js").read_text(encoding="utf-8")
+    return text.replace("$MAX_BYTES", str(images.MAX_BYTES))
 
 
 def theme() -> gr.themes.Base:

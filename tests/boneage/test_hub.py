@@ -12,6 +12,7 @@ from torch import nn
 from boneage import hub
 from boneage.errors import InputError
 from boneage.models.registry import build
+from boneage.predictor import Predictor
 
 
 @pytest.fixture
@@ -96,3 +97,34 @@ class TestLoadRefuses:
         edit(folder, architecture={"name": "oracle", "arguments": {}})
         with pytest.raises(InputError, match="Unknown architecture 'oracle'"):
             hub.load(folder)
+
+
+class TestFetch:
+    def test_of_a_cached_repository(
+        self, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client's own cache, filled by hand: what it downloads ends up like this."""
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        repo = tmp_path / "models--someone--tiny"
+        shutil.copytree(untrained, repo / "snapshots" / commit)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text(commit)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        predictor = Predictor.load("someone/tiny")
+        assert (predictor.id, predictor.revision) == ("someone/tiny", commit)
+        assert Predictor.load("someone/tiny", revision=commit).revision == commit
+        with pytest.raises(InputError, match="at revision other could not be downloaded"):
+            Predictor.load("someone/tiny", revision="other")
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("someone/unknown", "not in the local cache"), ("some one/tiny", "neither a weights")],
+    )
+    def test_what_is_not_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(InputError, match=message):
+            hub.fetch(name)

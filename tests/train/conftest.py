@@ -39,7 +39,10 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory, rsna_test_dir: Path) 
     root = tmp_path_factory.mktemp("data") / "small"
     (root / "images").mkdir(parents=True)
     with (rsna_test_dir / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))[::11][:18]
+        labels = list(csv.DictReader(file))
+    girls, boys = ([row for row in labels if row["male"] == male] for male in ("False", "True"))
+    # By turns, so that every split has both sexes.
+    rows = [row for pair in zip(girls[::10][:9], boys[::10][:9], strict=True) for row in pair]
     with (root / "labels.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()

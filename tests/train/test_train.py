@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
-from safetensors.torch import load_file
+import torchvision
+from safetensors.torch import load_file, save_file
 
 from boneage import hub, images
 from boneage.predictor import Predictor
@@ -155,3 +157,59 @@ class TestRun:
     ) -> None:
         assert run(Path(recipe), small_folder, tmp_path / "run") == 2
         assert message in capsys.readouterr().err
+
+
+class TestStart:
+    def test_pretrained_takes_torchvisions_weights(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        imagenet = torchvision.models.resnet18(weights=None).state_dict()
+        urls = []
+
+        def download(url: str, *_: object, **__: object) -> dict[str, torch.Tensor]:
+            urls.append(url)
+            return imagenet
+
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+        monkeypatch.setattr(loop.Trainer, "train", lambda self: self.save_checkpoint())
+        assert run(write_recipe(), small_folder, tmp_path / "run", "--pretrained") == 0
+        assert "resnet18" in urls[0]
+        state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
+        assert torch.equal(state["model"]["backbone.conv1.weight"], imagenet["conv1.weight"])
+
+    def test_pretrained_without_network(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        def no_network(*_: object, **__: object) -> None:
+            raise URLError("name resolution failed")
+
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+        assert run(write_recipe(), small_folder, tmp_path / "run", "--pretrained") == 2
+        assert "--init" in capsys.readouterr().err
+
+    def test_init_is_recorded_with_its_origin(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        first = tmp_path / "first.safetensors"
+        save_file(
+            torchvision.models.resnet18(weights=None).state_dict(), first, {"source": "somewhere"}
+        )
+        data, epochs = small_folder, ("--epochs", "1")
+        assert run(write_recipe(), data, tmp_path / "a", "--init", str(first), *epochs) == 0
+        second = tmp_path / "a" / "weights" / hub.TENSORS
+        assert run(write_recipe("arcnn"), data, tmp_path / "b", "--init", str(second), *epochs) == 0
+        origin = hub.load_config(tmp_path / "b" / "weights")["provenance"]["initialisation"]
+        assert origin["provenance"]["recipe"] == "tiny"
+        assert origin["provenance"]["initialisation"] == {
+            "file": "first.safetensors",
+            "source": "somewhere",
+        }

@@ -184,6 +184,17 @@ def test_refused_file_is_explained_and_the_page_goes_on(
     assert shown_age(page, "Male") > 0
 
 
+def test_file_over_the_limit_is_explained(page: Page, small: Path, tmp_path: Path) -> None:
+    page.click("button.example >> nth=0")
+    page.wait_for_selector(AGE)
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(images.MAX_BYTES + 1)
+    page.set_input_files("#hand-file input[type=file]", tmp_path / "large.png")
+    page.wait_for_selector("#hand-result :text('larger than 64 MB')")
+    assert page.locator(AGE).count() == 0
+    give(page, small)
+
+
 def test_no_result_beside_another_radiograph(
     page: Page, predictor: Predictor, small: Path, full_size: Path
 ) -> None:
