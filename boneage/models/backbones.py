@@ -53,8 +53,8 @@ class Backbone(nn.Module):
             images = child(images)
         return images
 
-    def load_initialisation(self, file: Path) -> int:
-        """Load every tensor of this backbone from a safetensors file; returns how many.
+    def load_initialisation(self, file: Path) -> None:
+        """Load every tensor of this backbone from a safetensors file.
 
         The file may be a state dict of the torchvision network (its head is left out) or of one of
         this project's networks, whose backbone is found by its prefix.
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         wanted = {k: v for k, v in self.state_dict().items() if not k.endswith("_tracked")}
         first = next(iter(wanted))
         prefixes = (key.removesuffix(first) for key in tensors if key.endswith(first))
-        prefix = next(prefixes, "")
+        prefix = min(prefixes, key=len, default="")
         missing = [k for k in wanted if prefix + k not in tensors]
         if missing:
             raise InputError(
@@ -82,7 +82,6 @@ class Backbone(nn.Module):
             raise InputError(f"{file.name}: {wrong[0]} has another shape than {self.name} needs.")
         values = {name: tensors[prefix + name].to(value.dtype) for name, value in wanted.items()}
         self.load_state_dict(values, strict=False)
-        return len(wanted)
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
