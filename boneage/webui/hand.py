@@ -227,7 +227,7 @@ def build(predictor: Predictor) -> None:
     too_large.click(refuse_large, visit, shown, **quick)
 
     with gr.Group(visible=False):
-        api_file, api_sex = gr.File(label="file"), gr.Textbox(label="sex")
+        api_file, api_sex = gr.File(label="file"), gr.Textbox("", label="sex")
         api_result = gr.JSON(label="assessment")
         gr.Button().click(
             partial(assess_file, predictor),

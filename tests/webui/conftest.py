@@ -86,5 +86,6 @@ def page(context: BrowserContext, server: str) -> Iterator[Page]:
     page.goto(server)
     page.wait_for_selector("button.example")
     yield page
+    page.close()
     assert foreign == []
     assert errors == []

@@ -371,6 +371,33 @@ def test_api(server: str, tmp_path: Path, small: Path) -> None:
     client.close()
 
 
+def test_api_without_sex_takes_the_files_own(
+    server: str, predictor: Predictor, tmp_path: Path, small: Path
+) -> None:
+    from gradio_client import Client, handle_file
+
+    path = tmp_path / "film.dcm"
+    write_dicom(path, images.read(small).pixels)
+    client = Client(server, verbose=False)
+    answer = client.predict(handle_file(path), api_name="/hand")
+    assert answer["sex"] == "F"
+    assert answer["age"] == pytest.approx(expected(predictor, small, "F").age, abs=0.01)
+    client.close()
+
+
+def test_unforeseen_failure_is_no_endless_wait(
+    page: Page, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(predictor, "assess", fail)
+    page.click("button.example >> nth=0")
+    page.wait_for_selector("#hand-result .problem")
+    assert "try again" in page.inner_text("#hand-result")
+    assert "secret" not in page.inner_text("body")
+
+
 def test_api_reads_uploaded_files_only(server: str, small: Path) -> None:
     import httpx
 

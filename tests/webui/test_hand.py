@@ -1,0 +1,176 @@
+"""The Hand tab's functions, without a browser or a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+
+from boneage import datasets
+from boneage.datasets import Case
+from boneage.errors import InputError
+from boneage.images import Radiograph
+from boneage.predictor import Assessment, Box, ModelReference
+from boneage.webui import cards, hand
+
+
+class FakePredictor:
+    """Says 120 months to girls and 132 to boys; ``meanwhile`` runs while it computes."""
+
+    sexes = ("F", "M")
+
+    def __init__(self, meanwhile: Any = None) -> None:
+        self.meanwhile = meanwhile
+
+    def assess(
+        self, radiograph: Radiograph, sex: str | None, heat_map: bool = False
+    ) -> list[Assessment]:
+        if sex not in self.sexes:
+            raise InputError(f"The sex is {sex!r}; this model needs it: F or M.")
+        if self.meanwhile:
+            self.meanwhile()
+        age = 120.0 if sex == "F" else 132.0
+        return [
+            Assessment(
+                id=radiograph.id,
+                task="hand",
+                sex=sex,
+                age=age,
+                unit="months",
+                interval=None,
+                components={"X": age, "R1": age, "assembled": age},
+                boxes=(Box(10, 10, 90, 90, 0.5, age),),
+                warnings=radiograph.warnings,
+                refused=None,
+                model=ModelReference("fake", "0123"),
+                heat_map=np.ones((4, 4), np.float32) if heat_map else None,
+            )
+        ]
+
+
+@pytest.fixture
+def film(rsna_test_dir: Path) -> str:
+    return str(rsna_test_dir / "images" / "4360.webp")
+
+
+@pytest.fixture
+def letter(tmp_path: Path) -> str:
+    path = tmp_path / "letter.txt"
+    path.write_text("Not a radiograph.\n")
+    return str(path)
+
+
+def test_examples_spread_over_ages_and_sexes(rsna_test_dir: Path) -> None:
+    cases = datasets.load(rsna_test_dir).cases
+    examples = hand.choose_examples(cases)
+    ages = [case.age for case in examples]
+    assert [case.sex for case in examples].count("F") == 3
+    assert ages == sorted(ages)
+    assert ages[-1] - ages[0] > 96
+    assert len({case.id for case in examples}) == 6
+    assert hand.choose_examples(tuple(reversed(cases))) == examples
+
+
+def test_examples_of_one_sex() -> None:
+    cases = tuple(Case(str(i), Path(), "test", float(i), "M") for i in range(12))
+    assert [case.age for case in hand.choose_examples(cases)] == [1, 3, 5, 7, 9, 11]
+
+
+def test_take_without_sex_asks_for_it(film: str) -> None:
+    visit = hand.Visit()
+    card, remove, sex, result = hand.take(visit, film, None)
+    assert "4360" in card
+    assert remove["visible"]
+    assert sex["value"] is None
+    assert result == cards.SEX_MISSING
+    assert visit.path == film
+
+
+def test_take_keeps_a_chosen_sex_and_says_so(film: str) -> None:
+    _, _, sex, result = hand.take(hand.Visit(), film, "M")
+    assert sex["value"] == "M"
+    assert "check" in sex["info"]
+    assert result == cards.BUSY
+
+
+def test_example_fills_its_sex_and_the_next_radiograph_drops_it(film: str) -> None:
+    visit = hand.Visit()
+    case = Case("4360", Path(film), "test", 168.93, "M")
+    card, _, sex, _ = hand.take(visit, film, None, case)
+    assert sex["value"] == "M"
+    assert "168.9 months" in card
+    assert visit.reference == 168.93
+    _, _, sex, result = hand.take(visit, film, "M")
+    assert sex["value"] is None
+    assert result == cards.SEX_MISSING
+    assert visit.reference is None
+
+
+def test_sex_chosen_over_a_filled_one_stays(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, None, Case("4360", Path(film), "test", 168.93, "M"))
+    hand.choose(visit)
+    _, _, sex, _ = hand.take(visit, film, "F")
+    assert sex["value"] == "F"
+
+
+def test_refused_file_leaves_nothing(film: str, letter: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "F")
+    card, remove, sex, result = hand.take(visit, letter, "F")
+    assert card == ""
+    assert not remove["visible"]
+    assert sex["value"] == "F"
+    assert "text file" in result
+    assert letter not in result
+    assert visit.path is None
+    assert hand.assess(FakePredictor(), visit, "F") == gr.skip()
+
+
+def test_assess(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "M")
+    assert '<data value="132.00">' in hand.assess(FakePredictor(), visit, "M")
+    assert '<data value="120.00">' in hand.assess(FakePredictor(), visit, "F")
+    assert hand.assess(FakePredictor(), visit, None) == gr.skip()
+
+
+@pytest.mark.parametrize("change", [hand.remove, hand.refuse_large, hand.choose])
+def test_overtaken_assessment_is_not_shown(film: str, change: Any) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "F")
+    assert hand.assess(FakePredictor(lambda: change(visit)), visit, "F") == gr.skip()
+
+
+def test_file_deleted_meanwhile_is_explained(tmp_path: Path, film: str) -> None:
+    path = tmp_path / "film.webp"
+    path.write_bytes(Path(film).read_bytes())
+    visit = hand.Visit()
+    hand.take(visit, str(path), "F")
+    path.unlink()
+    assert hand.GONE in hand.assess(FakePredictor(), visit, "F")
+
+
+def test_error_of_the_predictor_is_explained(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "X")
+    assert "this model needs it" in hand.assess(FakePredictor(), visit, "X")
+
+
+def test_api_answers_with_the_assessment(film: str) -> None:
+    answer = hand.assess_file(FakePredictor(), film, "girl")
+    assert answer["age"] == 120.0
+    assert answer["sex"] == "F"
+
+
+def test_api_names_what_is_wrong(film: str, letter: str) -> None:
+    for file, sex, reason in (
+        (letter, "F", "text file"),
+        (film, "diverse", "'diverse'"),
+        (None, "F", "No file"),
+    ):
+        with pytest.raises(gr.Error, match=reason):
+            hand.assess_file(FakePredictor(), file, sex)
