@@ -76,14 +76,12 @@ def components_table(assessment: Assessment) -> str:
             f'<td class="track" aria-hidden="true"><div>{behind}'
             f'<i class="mark {shape}" style="left:{place(age)}{colour}"></i></div></td></tr>'
         )
-    labels = "".join(
-        f'<span style="left:{place(tick)}">{tick // 12}</span>' for tick in ticks
-    )
+    labels = "".join(f'<span style="left:{place(tick)}">{tick // 12}</span>' for tick in ticks)
     return (
         '<table class="components"><caption>Age by each component</caption><thead><tr>'
         '<th scope="col">Component</th><th scope="col" class="number">Age</th>'
-        f'<th class="axis" aria-hidden="true">Years (line: assembled{legend})</th></tr></thead><tbody>'
-        + "".join(rows)
-        + '</tbody><tfoot aria-hidden="true"><tr><td colspan="2"></td>'
+        f'<th class="axis" aria-hidden="true">Years (line: assembled{legend})</th></tr></thead>'
+        + f"<tbody>{''.join(rows)}</tbody>"
+        + '<tfoot aria-hidden="true"><tr><td colspan="2"></td>'
         f'<td class="axis"><div>{labels}</div></td></tr></tfoot></table>'
     )

@@ -114,7 +114,9 @@ def remove(visit: Visit) -> tuple[Any, ...]:
 def refuse_large(visit: Visit) -> tuple[Any, ...]:
     """The browser did not send a file because of its size; returns what :func:`take` does."""
     empty(visit)
-    return nothing(cards.problem(UNREADABLE, f"The file is larger than {images.MAX_BYTES // 2**20} MB."))
+    return nothing(
+        cards.problem(UNREADABLE, f"The file is larger than {images.MAX_BYTES // 2**20} MB.")
+    )
 
 
 def empty(visit: Visit) -> None:

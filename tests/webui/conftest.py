@@ -30,20 +30,29 @@ PATIENCE = 60_000  # ms
 
 @pytest.fixture(scope="session")
 def predictor() -> Predictor:
+    """What the page's numbers are compared with."""
     from boneage.predictor import Predictor
 
     return Predictor.load()
 
 
 @pytest.fixture(scope="session")
-def server(predictor: Predictor) -> Iterator[str]:
+def served() -> Predictor:
+    """The page's own: a test must not use it while the page does."""
+    from boneage.predictor import Predictor
+
+    return Predictor.load()
+
+
+@pytest.fixture(scope="session")
+def server(served: Predictor) -> Iterator[str]:
     """Address of the page."""
     from boneage.webui import page
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    blocks = page.build(predictor)
+    blocks = page.build(served)
     yield page.launch(blocks, "127.0.0.1", port, block=False)
     blocks.close(verbose=False)
 

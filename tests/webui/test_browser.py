@@ -82,9 +82,7 @@ def test_page_api_and_predictor_give_one_age(
     client.close()
 
 
-def test_sex_chosen_first_and_changed_later(
-    page: Page, predictor: Predictor, small: Path
-) -> None:
+def test_sex_chosen_first_and_changed_later(page: Page, predictor: Predictor, small: Path) -> None:
     choose(page, "Female")
     give(page, small)
     female = shown_age(page, "Female")
@@ -359,7 +357,8 @@ def test_api(server: str, tmp_path: Path, small: Path) -> None:
     from gradio_client.exceptions import AppError
 
     client = Client(server, verbose=False)
-    assert list(client.view_api(print_info=False, return_format="dict")["named_endpoints"]) == ["/hand"]
+    api = client.view_api(print_info=False, return_format="dict")
+    assert list(api["named_endpoints"]) == ["/hand"]
     text = tmp_path / "letter.txt"
     text.write_text("Not a radiograph.\n")
     with pytest.raises(AppError, match="text file"):
@@ -386,12 +385,12 @@ def test_api_without_sex_takes_the_files_own(
 
 
 def test_unforeseen_failure_is_no_endless_wait(
-    page: Page, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+    page: Page, served: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(predictor, "assess", fail)
+    monkeypatch.setattr(served, "assess", fail)
     page.click("button.example >> nth=0")
     page.wait_for_selector("#hand-result .problem")
     assert "try again" in page.inner_text("#hand-result")
