@@ -106,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"boneage: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        name = Path(error.filename).name if error.filename else "a file"
+        print(f"boneage: {name} cannot be used: {error.strerror}.", file=sys.stderr)
+        return 2
 
 
 def run_card(args: argparse.Namespace) -> int:

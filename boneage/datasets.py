@@ -7,7 +7,6 @@ A labelled folder is ``labels.csv`` beside ``images/<id>.<any supported ending>`
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from boneage import rsna
 from boneage.errors import InputError
-from boneage.sex import MALE_SPELLINGS, SEX_SPELLINGS
+from boneage.sex import parse_sex
+from boneage.tables import read_csv
 
 SPLITS = ("train", "validation", "test")
 AGE_COLUMNS = {"boneage": ("hand", "months", 240.0), "age": ("adult", "years", 120.0)}
@@ -53,7 +53,6 @@ class LabelledFolder:
         cases: sorted by id.
     """
 
-    root: Path
     name: str
     task: str
     unit: str
@@ -93,40 +92,31 @@ def load(folder: str | Path) -> LabelledFolder:
     """
     root = Path(folder)
     labels = root / "labels.csv"
-    if not labels.is_file() and any(rsna.find_label_file(root, f) for f in rsna.LABEL_FILES):
-        return _load_rsna(root)
     if not labels.is_file():
+        if rsna.is_download(root):
+            return _load_rsna(root)
         raise InputError(
             f"{root.name or 'The folder'} is no labelled folder: it has no labels.csv. Expected "
             "are labels.csv (id, split, boneage or age, male or sex) and images/."
         )
-    with labels.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        rows = list(reader)
+    columns, rows = read_csv(labels.read_bytes(), labels.name)
     age_column = next((c for c in AGE_COLUMNS if c in columns), None)
     sex_column = next((c for c in ("sex", "male") if c in columns), None)
-    for name, found in (
-        ("id", "id" in columns),
-        ("split", "split" in columns),
-        ("boneage (months) or age (years)", age_column),
-        ("sex or male", sex_column),
-    ):
-        if not found:
-            raise InputError(f"labels.csv has no column {name}; it has: {', '.join(columns)}.")
-    assert age_column is not None
-    assert sex_column is not None
+    if "id" not in columns or "split" not in columns or not age_column or not sex_column:
+        raise InputError(
+            f"labels.csv has the columns {', '.join(columns)}; it needs id, split, boneage "
+            "(months) or age (years), and sex or male."
+        )
     _, unit, oldest = AGE_COLUMNS[age_column]
-    spellings = MALE_SPELLINGS if sex_column == "male" else SEX_SPELLINGS
     images = find_images(root / "images")
 
     cases: dict[str, Case] = {}
-    for line, row in enumerate(rows, start=2):
-        id = row["id"].strip()
+    for line, row in rows:
+        id = row["id"]
         where = f"labels.csv line {line} ({id})"
         try:
             age = float(row[age_column])
-        except (TypeError, ValueError):
+        except ValueError:
             age = math.nan
         if not 0 <= age <= oldest:
             raise InputError(
@@ -139,21 +129,25 @@ def load(folder: str | Path) -> LabelledFolder:
             raise InputError(f"{where}: this id comes twice.")
         if id not in images:
             raise InputError(f"{where}: images/ has no file of that name.")
-        sex = spellings.get((row[sex_column] or "").strip().lower())
-        patient = (row.get("patient") or "").strip() or None
-        cases[id] = Case(id, images[id], row["split"], age, sex, patient)
+        sex = parse_sex(row[sex_column], asks_male=sex_column == "male")
+        if sex is None and row[sex_column]:
+            raise InputError(
+                f"{where}: {sex_column} is {row[sex_column]!r}; expected are "
+                f"{'True or False' if sex_column == 'male' else 'F or M'}, or nothing if unknown."
+            )
+        cases[id] = Case(id, images[id], row["split"], age, sex, row.get("patient") or None)
     _refuse_patients_in_two_splits(cases)
     return _folder(root, age_column, cases)
 
 
 def _load_rsna(root: Path) -> LabelledFolder:
-    available = rsna.unpacked_images(root)
+    download = rsna.Download(root)
     cases = [
-        Case(id, available[id], split, float(age), MALE_SPELLINGS[male.lower()])
-        for label_file in rsna.LABEL_FILES
-        if (path := rsna.find_label_file(root, label_file))
-        for id, split, age, male in rsna.read_labels(path, label_file)
-        if id in available
+        Case(label.id, path, label.split, label.age, label.sex)
+        for file in rsna.LABEL_FILES
+        if file.split in download.labels
+        for label in download.read_labels(file)
+        if label.id in download.images and (path := download.images[label.id].path)
     ]
     if not cases:
         raise InputError(
@@ -166,11 +160,11 @@ def _load_rsna(root: Path) -> LabelledFolder:
 def _folder(root: Path, age_column: str, cases: dict[str, Case]) -> LabelledFolder:
     task, unit, _ = AGE_COLUMNS[age_column]
     ordered = tuple(cases[id] for id in sorted(cases))
-    return LabelledFolder(root, root.resolve().name, task, unit, ordered)
+    return LabelledFolder(root.resolve().name, task, unit, ordered)
 
 
 def find_images(folder: Path) -> dict[str, Path]:
-    """Files of a folder by their name without ending; hidden files are left out.
+    """Images of a folder by their name without ending; other and hidden files are left out.
 
     Raises:
         InputError: if the folder is missing or two files differ in their ending alone.
@@ -179,7 +173,7 @@ def find_images(folder: Path) -> dict[str, Path]:
         raise InputError(f"The folder {folder.name} is missing.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
+        if path.suffix.lower() in rsna.ENDINGS and not path.name.startswith("."):
             if path.stem in found:
                 raise InputError(f"{folder.name} holds two files for the id {path.stem}.")
             found[path.stem] = path

@@ -111,7 +111,9 @@ def draw_boxes(
     # The best box last, so that it lies on top.
     for rank, box in reversed(list(enumerate(assessment.boxes))):
         colour = BOX_COLOURS[rank % len(BOX_COLOURS)]
-        corners = (box.x0 * across, box.y0 * down, box.x1 * across - 1, box.y1 * down - 1)
+        x0, y0 = box.x0 * across, box.y0 * down
+        # At least a pixel each way, on however elongated a film.
+        corners = (x0, y0, max(x0, box.x1 * across - 1), max(y0, box.y1 * down - 1))
         _rectangle(draw, corners, colour, line, DASHES[rank % len(DASHES)])
         _label(draw, corners, f"R{rank + 1}  {_age(box.age, assessment.unit)}", colour, font, image)
     return image

@@ -20,6 +20,7 @@ CONFIG = "config.json"
 TENSORS = "model.safetensors"
 CARD = "README.md"
 FORMAT = 1
+NEEDED = ("architecture", "task", "unit", "sexes", "preprocess", "age", "provenance", "sha256")
 LARGEST = 60_000_000  # bytes of model.safetensors, so that a release fits an ordinary repository
 
 
@@ -144,4 +145,6 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{CONFIG} of {folder.name} is not valid JSON.") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{CONFIG} of {folder.name} is not of format {FORMAT}.")
+    if missing := [key for key in NEEDED if key not in config]:
+        raise InputError(f"{CONFIG} of {folder.name} lacks {', '.join(missing)}.")
     return config

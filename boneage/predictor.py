@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage import hub, quality
+from boneage import bundled, hub, quality
 from boneage.errors import InputError
+from boneage.images import Radiograph
+from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from boneage.images import Radiograph
-
-SEX_NAMES = {"F": "female", "M": "male"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ class Assessment:
         age: in ``unit``; ``None`` if refused.
         unit: ``months`` or ``years``.
         interval: prediction interval where the weights carry one.
-        components: every component's own age by the papers' names, in ``unit``.
+        components: every component's own age by the papers' names, in ``unit``; each is limited
+            to the range of ages for itself, ``assembled`` is averaged before.
         boxes: the regions used, best first; box i belongs to component ``R{i + 1}``.
         warnings: what may make the age less reliable.
         refused: the reason if no age is given.
@@ -137,6 +137,11 @@ class Predictor:
         id: name shown with every assessment.
         revision: of the weights, likewise.
         device: where to compute; the GPU if there is one.
+
+    Safe to share between threads.
+
+    Raises:
+        InputError: for a device that is not there.
     """
 
     def __init__(
@@ -149,9 +154,17 @@ class Predictor:
     ) -> None:
         import torch
 
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device, memory_format=torch.channels_last).eval()
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            model = model.to(self.device, memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError):  # torch's own for a name or a device it lacks
+            raise InputError(
+                f"There is no device {device!r} here. Usual are cpu and cuda."
+            ) from None
+        self.model = model.eval()
         self.model.requires_grad_(False)
+        # Grad-CAM hooks into the network, so threads that share it must take turns.
+        self._computing = Lock()
         self.config = config
         self.id = id
         self.revision = revision
@@ -195,7 +208,7 @@ class Predictor:
 
     def assess(
         self,
-        radiographs: Radiograph | Sequence[Radiograph],
+        radiographs: Radiograph | Iterable[Radiograph],
         sex: str | Sequence[str | None] | None = None,
         *,
         heat_map: bool = False,
@@ -216,8 +229,9 @@ class Predictor:
         Raises:
             InputError: if the model needs a sex that is not given, or serves another.
         """
-        if not isinstance(radiographs, Sequence):
-            radiographs = [radiographs]
+        radiographs = [radiographs] if isinstance(radiographs, Radiograph) else list(radiographs)
+        if batch_size < 1:
+            raise InputError(f"The batch size is {batch_size}; it must be at least 1.")
         given = [sex] * len(radiographs) if sex is None or isinstance(sex, str) else list(sex)
         if len(given) != len(radiographs):
             raise InputError(f"{len(radiographs)} radiographs but {len(given)} sexes were given.")
@@ -247,11 +261,12 @@ class Predictor:
         images = torch.stack([self.preprocess(radiograph.pixels) for radiograph, _ in batch])
         images = images.to(self.device, memory_format=torch.channels_last)
         sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
-        if heat_map:
-            output, maps = self._explained(images, sex)
-        else:
-            with torch.inference_mode():
-                output, maps = self.model(images, sex), None
+        with self._computing:
+            if heat_map:
+                output, maps = self._explained(images, sex)
+            else:
+                with torch.inference_mode():
+                    output, maps = self.model(images, sex), None
         # One transfer for everything the batch has to say.
         components = {name: self._age(age).tolist() for name, age in output.components.items()}
         proposals = getattr(output, "proposals", None)
@@ -325,12 +340,9 @@ def released(task: str) -> Path:
     Raises:
         InputError: if there is none.
     """
-    package = Path(__file__).parent
-    # Beside the package in a checkout, inside it where it was installed.
-    for place in (package.parent / "weights", package / "weights"):
-        for folder in sorted(place.glob(f"*/{hub.CONFIG}")):
-            if hub.load_config(folder.parent)["task"] == task:
-                return folder.parent
+    for config in sorted(bundled.folder("weights").glob(f"*/{hub.CONFIG}")):
+        if hub.load_config(config.parent)["task"] == task:
+            return config.parent
     raise InputError(f"No weights for the task {task} are released with this version.")
 
 

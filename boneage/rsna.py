@@ -1,32 +1,39 @@
 """The official download of the RSNA Pediatric Bone Age Challenge 2017, as it comes.
 
-Label files beside folders or zips of ``<id>.png``; Halabi et al., "The RSNA Pediatric Bone Age
-Machine Learning Challenge", Radiology 2019; 290(2):498-503.
+Label files and images named ``<id>.png``, in folders, zips or zips inside zips; Halabi et al., "The
+RSNA Pediatric Bone Age Machine Learning Challenge", Radiology 2019; 290(2):498-503.
 """
 
 from __future__ import annotations
 
-import csv
-import shutil
+import io
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from boneage import images
 from boneage.errors import InputError
-from boneage.sex import MALE_SPELLINGS, SEX_SPELLINGS
+from boneage.sex import parse_sex
+from boneage.tables import read_csv
+
+MAX_ENTRIES = 100_000
+"""The most files an archive may hold."""
+MAX_NESTED_BYTES = 16 * 2**30
+"""The most an archive inside an archive may unpack to; the challenge's largest holds 9 GB."""
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """One label file of the RSNA Pediatric Bone Age Challenge 2017.
+    """One label file of the challenge.
 
     Attributes:
         name: file name in the download.
         split: of its cases.
-        id, sex, age: column names; the sex column holds what ``spellings`` knows.
+        id, sex, age: column names; ``male`` asks "male?", others hold the sex itself.
     """
 
     name: str
@@ -34,130 +41,177 @@ class LabelFile:
     id: str
     sex: str
     age: str
-    spellings: Mapping[str, str]
 
 
 LABEL_FILES = (
-    LabelFile("boneage-training-dataset.csv", "train", "id", "male", "boneage", MALE_SPELLINGS),
+    LabelFile("boneage-training-dataset.csv", "train", "id", "male", "boneage"),
+    LabelFile("Validation Dataset.csv", "validation", "Image ID", "male", "Bone Age (months)"),
     LabelFile(
-        "Validation Dataset.csv",
-        "validation",
-        "Image ID",
-        "male",
-        "Bone Age (months)",
-        MALE_SPELLINGS,
-    ),
-    LabelFile(
-        "Bone age ground truth.xlsx",
-        "test",
-        "Case ID",
-        "Sex",
-        "Ground truth bone age (months)",
-        SEX_SPELLINGS,
+        "Bone age ground truth.xlsx", "test", "Case ID", "Sex", "Ground truth bone age (months)"
     ),
 )
 
-# Opens one image of the download, wherever it lies.
-Opener = Callable[[], bytes]
+
+@dataclass(frozen=True)
+class Member:
+    """A file of the download, wherever it lies.
+
+    Attributes:
+        name: its own name, without folders.
+        path: where it lies if it is unpacked.
+        read: gives its content; raises :class:`InputError` if it is damaged or too large.
+    """
+
+    name: str
+    path: Path | None
+    read: Callable[[], bytes]
 
 
-def find_label_file(source: Path, label_file: LabelFile) -> Path | None:
-    """Where a label file lies in a download; its case and spaces vary between mirrors."""
+@dataclass(frozen=True)
+class Label:
+    """One row of a label file: bone age in months."""
 
-    def plain(name: str) -> str:
-        return name.lower().replace(" ", "")
+    id: str
+    split: str
+    age: float
+    sex: str
 
-    wanted = plain(label_file.name)
-    return next((path for path in sorted(source.rglob("*")) if plain(path.name) == wanted), None)
 
+class Download:
+    """What a download holds.
 
-def read_labels(path: Path, label_file: LabelFile) -> Iterator[tuple[str, str, str, str]]:
-    """Rows ``(id, split, age in months, male)`` of one label file, CSV or XLSX.
+    Args:
+        source: its folder, or one zip.
+
+    Attributes:
+        images: by id; an unpacked image goes before one in a zip.
+        labels: label files by their split.
 
     Raises:
-        InputError: if a column is missing or a value cannot be understood; names the row.
+        InputError: if the source is missing or an archive is damaged or too large.
     """
-    rows = _xlsx_rows(path) if path.suffix.lower() == ".xlsx" else _csv_rows(path)
-    header = [str(cell).strip() for cell in next(rows, [])]
-    try:
-        columns = [header.index(name) for name in (label_file.id, label_file.age, label_file.sex)]
-    except ValueError:
-        raise InputError(
-            f"{label_file.name} needs the columns {label_file.id}, {label_file.sex} and "
-            f"{label_file.age}; it has {', '.join(header)}."
-        ) from None
-    for line, row in enumerate(rows, start=2):
-        if not any(cell not in (None, "") for cell in row):
-            continue
-        try:
-            id, age, sex = (row[column] for column in columns)
-            months = float(age)
-            male = label_file.spellings[str(sex).strip().lower()] == "M"
-            yield str(int(float(id))), label_file.split, f"{months:g}", str(male)
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise InputError(f"{label_file.name}, row {line}, is not valid: {row}.") from None
+
+    def __init__(self, source: Path) -> None:
+        if not source.exists():
+            raise InputError(f"There is no folder or zip {source.name}.")
+        self.images: dict[str, Member] = {}
+        self.labels: dict[str, Member] = {}
+        names = {_plain(file.name): file.split for file in LABEL_FILES}
+        for member in _members(source):
+            stem, ending = PurePosixPath(member.name).stem, PurePosixPath(member.name).suffix
+            if split := names.get(_plain(member.name)):
+                self.labels.setdefault(split, member)
+            elif stem.isdecimal() and ending.lower() in ENDINGS:
+                self.images.setdefault(stem, member)
+
+    def read_labels(self, label_file: LabelFile) -> list[Label]:
+        """The rows of one label file, CSV or XLSX.
+
+        Raises:
+            InputError: if a column is missing or a value cannot be understood; names the row.
+        """
+        content = self.labels[label_file.split].read()
+        table = _xlsx if label_file.name.endswith(".xlsx") else read_csv
+        header, rows = table(content, label_file.name)
+        missing = {label_file.id, label_file.sex, label_file.age} - set(header)
+        if missing:
+            raise InputError(
+                f"{label_file.name} lacks the columns {', '.join(sorted(missing))}; it has "
+                f"{', '.join(header)}."
+            )
+        labels = []
+        for line, row in rows:
+            sex = parse_sex(row[label_file.sex], asks_male=label_file.sex == "male")
+            try:
+                number, months = float(row[label_file.id]), float(row[label_file.age])
+                if sex is None or not 0 <= months <= 240 or number != int(number):
+                    raise ValueError
+            except ValueError:
+                values = ", ".join(row.values())
+                raise InputError(
+                    f"{label_file.name}, row {line}, is not valid: {values}. Expected are an id, a "
+                    "bone age in months from 0 to 240, and the sex."
+                ) from None
+            labels.append(Label(str(int(number)), label_file.split, months, sex))
+        return labels
 
 
-def _csv_rows(path: Path) -> Iterator[list[object]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        yield from csv.reader(file)
+def is_download(folder: Path) -> bool:
+    """Whether one of the label files lies in a folder, or right below it."""
+    names = {_plain(file.name) for file in LABEL_FILES}
+    return any(_plain(path.name) in names for path in (*folder.glob("*"), *folder.glob("*/*")))
 
 
-def _xlsx_rows(path: Path) -> Iterator[list[object]]:
+def _plain(name: str) -> str:
+    # Mirrors of the download vary in case, spaces and underscores.
+    return name.lower().replace(" ", "").replace("_", "")
+
+
+def _xlsx(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     from openpyxl import load_workbook
 
     try:
-        workbook = load_workbook(path, read_only=True, data_only=True)
+        workbook = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        table = list(workbook.worksheets[0].iter_rows(values_only=True))
     except Exception:  # openpyxl lets its zip and XML readers' errors through
-        raise InputError(f"{path.name} is not a readable XLSX file.") from None
-    yield from (list(row) for row in workbook.worksheets[0].iter_rows(values_only=True))
-    workbook.close()
+        raise InputError(f"{name} is not a readable XLSX file.") from None
+    texts = [["" if cell is None else str(cell).strip() for cell in row] for row in table]
+    header = texts[0] if texts else []
+    rows = [(i, dict(zip(header, row, strict=True))) for i, row in enumerate(texts[1:], start=2)]
+    return header, [(i, row) for i, row in rows if any(row.values())]
 
 
-def unpacked_images(source: Path) -> dict[str, Path]:
-    """Every image of a download that lies in a folder, by its id."""
-    paths = (p for p in sorted(source.rglob("*")) if p.stem.isdigit() and p.is_file())
-    return {p.stem: p for p in paths if p.suffix.lower() != ".zip"}
-
-
-def index_images(source: Path) -> dict[str, Opener]:
-    """Every image of a download by its id; an unpacked one goes before one in a zip.
-
-    Raises:
-        InputError: for a damaged zip, or a member that unpacks to more than an image may have.
-    """
-    found: dict[str, Opener] = {id: p.read_bytes for id, p in unpacked_images(source).items()}
-    for path in sorted(source.rglob("*")):
+def _members(source: Path) -> Iterator[Member]:
+    """Every file, those in zips last."""
+    paths = sorted(source.rglob("*")) if source.is_dir() else [source]
+    files = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    for path in files:
+        if path.suffix.lower() != ".zip":
+            yield Member(path.name, path, path.read_bytes)
+    for path in files:
         if path.suffix.lower() == ".zip":
-            for id, opener in _zip_images(path):
-                found.setdefault(id, opener)
-    return found
+            yield from _zip_members(_open(path, path.name), path.name)
 
 
-def _zip_images(path: Path) -> Iterator[tuple[str, Opener]]:
+def _open(file: Path | io.IOBase, name: str) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError):
-        raise InputError(f"{path.name} is not a readable zip file.") from None
-    yield from _members(archive, path.name)
+        raise InputError(f"{name} is not a readable zip file.") from None
+    if len(archive.infolist()) > MAX_ENTRIES:
+        raise InputError(f"{name} holds more than {MAX_ENTRIES} files.")
+    return archive
 
 
-def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[str, Opener]]:
-    for member in archive.infolist():
-        inner = Path(member.filename)
-        if inner.name.startswith("."):  # macOS' resource forks
+def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[Member]:
+    for info in archive.infolist():
+        inner = PurePosixPath(info.filename).name
+        if info.is_dir() or inner.startswith("."):  # macOS' resource forks
             continue
-        if inner.suffix.lower() == ".zip":
+        if inner.lower().endswith(".zip"):
             # Unpacked to disk: seeking back inside a compressed member would unpack it anew.
             unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the archive
-            with archive.open(member) as compressed:
-                shutil.copyfileobj(compressed, unpacked)
-            try:
-                nested = zipfile.ZipFile(unpacked)
-            except zipfile.BadZipFile:
-                raise InputError(f"{inner.name} in {name} is not a readable zip file.") from None
-            yield from _members(nested, inner.name)
-        elif inner.stem.isdigit() and not member.is_dir():
-            if member.file_size > images.MAX_BYTES:
-                raise InputError(f"{inner.name} in {name} unpacks to more than an image may have.")
-            yield inner.stem, lambda m=member: archive.read(m)
+            for block in _blocks(archive, info, MAX_NESTED_BYTES):
+                unpacked.write(block)
+            yield from _zip_members(_open(unpacked, inner), inner)
+        else:
+            yield Member(
+                inner, None, lambda i=info: b"".join(_blocks(archive, i, images.MAX_BYTES))
+            )
+
+
+def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> Iterator[bytes]:
+    """The content of a member, piece by piece, as far as it is allowed to go."""
+    name = PurePosixPath(info.filename).name
+    size = 0
+    try:
+        with archive.open(info) as file:
+            while block := file.read(2**20):
+                size += len(block)
+                if size > most:
+                    raise InputError(f"{name} unpacks to more than {most / 2**20:g} MB.")
+                yield block
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
+        raise InputError(f"{name} is damaged inside its zip.") from None
+    except (RuntimeError, NotImplementedError):  # encrypted, or an unknown compression
+        raise InputError(f"{name} is encrypted or compressed in an unknown way.") from None

@@ -6,7 +6,7 @@ drawn per image from its seed and applied to a whole batch on its device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,18 +40,21 @@ class Preprocess:
 
     def shrink(self, pixels: np.ndarray) -> np.ndarray:
         """Squash (H, W) uint8 or uint16 to (resolution, resolution), same type, antialiased."""
-        image = Image.fromarray(pixels)
-        if pixels.dtype == np.uint16:
-            image = image.convert("F")  # Pillow resizes 16-bit images by nearest neighbour only
-        squashed = image.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
-        if pixels.dtype == np.uint16:
-            return np.rint(squashed).astype(np.uint16)
-        return np.asarray(squashed)
+        side = (self.resolution, self.resolution)
+        return np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BILINEAR))
 
-    def levels(self, shrunk: np.ndarray) -> tuple[float, float]:
-        """Grey values of ``shrunk`` that become 0 and 1."""
+    def stretch(self, shrunk: np.ndarray) -> np.ndarray:
+        """Grey values of any depth to float32 in [0, 1] between the percentiles, same shape."""
         low, high = np.percentile(shrunk, self.percentiles)
-        return float(low), float(max(high, low + 1))
+        stretched = (shrunk.astype(np.float32) - np.float32(low)) / max(high - low, 1)
+        return stretched.clip(0, 1, dtype=np.float32)
+
+    def resize(self, stretched: Tensor) -> Tensor:
+        """To the network's input: (N, 1, resolution, resolution) -> (N, 1, size, size)."""
+        from torch.nn import functional as F
+
+        side = (self.size, self.size)
+        return F.interpolate(stretched, side, mode="bilinear", align_corners=False)
 
     def finish(self, stretched: Tensor) -> Tensor:
         """Normalise values in [0, 1] and give them three channels: (N, 1, S, S) -> (N, 3, S, S)."""
@@ -60,20 +63,9 @@ class Preprocess:
     def __call__(self, pixels: np.ndarray) -> Tensor:
         """(H, W) uint8 or uint16 -> (3, size, size) float32."""
         import torch
-        from torch.nn import functional as F
 
-        shrunk = self.shrink(pixels)
-        low, high = self.levels(shrunk)
-        image = torch.from_numpy(shrunk.astype(np.float32))[None, None]
-        image = stretch(image, torch.tensor([[low, high]]))
-        image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False)
-        return self.finish(image)[0]
-
-
-def stretch(images: Tensor, levels: Tensor) -> Tensor:
-    """Grey values (N, 1, H, W) to [0, 1] between each image's ``levels`` (N, 2)."""
-    low, high = levels[:, 0, None, None, None], levels[:, 1, None, None, None]
-    return ((images.float() - low) / (high - low)).clamp(0, 1)
+        image = torch.from_numpy(self.stretch(self.shrink(pixels)))
+        return self.finish(self.resize(image[None, None]))[0]
 
 
 @dataclass(frozen=True)
@@ -153,8 +145,3 @@ class Augmentation:
             marker = (marker_y & there)[:, None, :, None] & marker_x[:, None, None, :]
             images = torch.where(marker, 1.0, images)
         return images
-
-    @classmethod
-    def none(cls) -> Augmentation:
-        """No change but the resize, exactly as in assessment."""
-        return cls(**{field.name: 0.0 for field in fields(cls)})

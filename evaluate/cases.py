@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from boneage.errors import InputError
-from evaluate.published import ASSEMBLED, UNITS, Cell
+from boneage.models.registry import UNITS
+from evaluate.published import ASSEMBLED, Cell
 
 if TYPE_CHECKING:
     from boneage.datasets import Case

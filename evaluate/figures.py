@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from boneage import metrics
+from boneage.sex import SEX_NAMES
 from evaluate.cases import BoxRow, CaseRow
-from evaluate.published import LARGEST_DEVIATION_MONTHS, SEXES
+from evaluate.published import LARGEST_DEVIATION_MONTHS
 from evaluate.records import Group
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def attention_boxes(
         for row in group.assessed
         if (row.weights, row.id) in parts and (group.dataset, row.id) in images
     ]
-    lines = {sex: _across_ages([row for row in usable if row.sex == sex]) for sex in SEXES}
+    lines = {sex: _across_ages([row for row in usable if row.sex == sex]) for sex in SEX_NAMES}
     lines = {sex: examples for sex, examples in lines.items() if examples}
     if not lines:
         return None
@@ -158,7 +159,7 @@ def attention_boxes(
             pixels = read(images[group.dataset, row.id]).pixels
             _radiograph(axes, pixels, parts[row.weights, row.id])
             ages = f"{row.age:.0f} {row.unit}, assessed {row.assessed:.0f}"
-            axes.set_title(f"{SEXES[sex].capitalize()}, {row.id}\n{ages}", fontsize=9)
+            axes.set_title(f"{SEX_NAMES[sex].capitalize()}, {row.id}\n{ages}", fontsize=9)
     shown = {box.part for row in usable for box in parts[row.weights, row.id]}
     handles = [
         Line2D([], [], color=color, linestyle=style, linewidth=2.5, label=part)
@@ -199,7 +200,7 @@ def _scatter(axes: Axes, group: Group, heights: np.ndarray, oldest: float) -> fl
         chosen = np.array([row.sex == sex for row in group.assessed])
         if chosen.any():
             _, actual = _ages(group.assessed)
-            name = SEXES.get(sex or "", "sex unknown").capitalize()
+            name = SEX_NAMES.get(sex or "", "sex unknown").capitalize()
             axes.scatter(
                 actual[chosen], heights[chosen], s=22, linewidths=1, zorder=3, clip_on=False,
                 label=f"{name} (n = {chosen.sum()})", **style,

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from boneage.errors import InputError
+from boneage.models.registry import UNITS
+from boneage.sex import SEX_NAMES
 
-SEXES = {"F": "female", "M": "male"}
 ASSEMBLED = "assembled"  # the component that is the assessment's final age
-UNITS = {"hand": "months", "adult": "years"}
 FURTHER = "S4"  # the project's own table of weights that fill no row of a comparison of methods
 TASKS = {unit: task for task, unit in UNITS.items()}
 
@@ -56,6 +56,12 @@ class Cell:
             return "not trained here, and no recipe for it is written yet"
         sex = f" --sex {self.sex}" if self.sex and self.table.startswith("A") else ""
         command = f"python -m train {self.recipe} --data DIR --out runs/{self.recipe}{sex}"
+        if self.recipe in _AFTER:
+            first = _AFTER[self.recipe]
+            command = (
+                f"python -m train {first} --data DIR --out runs/{first}{sex} --pretrained && "
+                f"{command} --init runs/{first}/weights/model.safetensors"
+            )
         return f"not trained here; `{command}` would make it"
 
 
@@ -84,6 +90,8 @@ class Table:
 
 _RECIPES = Path(__file__).resolve().parents[1] / "train" / "recipes"
 _ARCNN = "arcnn_mobilenetv2_256"
+# Recipes that start from the weights of another one.
+_AFTER = dict.fromkeys((_ARCNN, "arcnn_k1", "arcnn_k2", "arcnn_k4"), "whole_mobilenetv2_192")
 
 _LIU = "Liu et al., MICCAI 2019"
 _NGUYEN = "Nguyen and Kim, whole-body bone age"
@@ -99,7 +107,7 @@ def _a1(k: int, published: float) -> Cell:
 
 
 def _a2(sex: str, column: str, component: str, published: float) -> Cell:
-    return Cell("A2", SEXES[sex], column, published, component, sex, _ARCNN)
+    return Cell("A2", SEX_NAMES[sex], column, published, component, sex, _ARCNN)
 
 
 def _row(table: str, row: str, published: float, **details: Any) -> Cell:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from boneage import metrics
+from boneage.sex import SEX_NAMES
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
-from evaluate.published import FURTHER, LARGEST_DEVIATION_MONTHS, SEXES, TASKS, Cell, tables
+from evaluate.published import FURTHER, LARGEST_DEVIATION_MONTHS, TASKS, Cell, tables
 
 Record = dict[str, Any]
 Function = Callable[[np.ndarray], np.ndarray]
@@ -144,7 +145,7 @@ def _cell_records(cell: Cell, dataset: str, unit: str, rows: list[CaseRow]) -> l
         record = _measure({**empty, "weights": weights, "recorded": recorded}, members, _MAE)
         sexes = {row.sex for row in members}
         if cell.sex is None and len(sexes) == 1 and (sex := sexes.pop()):
-            record["note"] = f"{SEXES[sex]} cases only"
+            record["note"] = f"{SEX_NAMES[sex]} cases only"
         records.append(record)
     return records
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from boneage.errors import InputError
 from train import recipe as recipes
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from boneage.datasets import LabelledFolder
 
 AGE_RANGES = {"months": (0.0, 228.0), "years": (0.0, 120.0)}
@@ -34,10 +37,12 @@ def parser() -> argparse.ArgumentParser:
         default="both",
         help="train on one sex, or one network with sex as an input (default: both)",
     )
-    p.add_argument("--epochs", type=int, help="in place of the recipe's")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--limit", type=int, help="use only so many training images (for a trial)")
-    p.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    p.add_argument("--epochs", type=positive, help="in place of the recipe's")
+    p.add_argument("--seed", type=natural, default=0, help="of order, augmentation and dropout")
+    p.add_argument("--limit", type=positive, help="use only so many training images (for a trial)")
+    p.add_argument(
+        "--resume", action="store_true", help="go on from the run's checkpoint if there is one"
+    )
     start = p.add_mutually_exclusive_group()
     start.add_argument(
         "--pretrained", action="store_true", help="start from torchvision's ImageNet weights"
@@ -56,13 +61,31 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def natural(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if not natural(text):
+        raise argparse.ArgumentTypeError("0 is too few")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(arguments)
     try:
         run(args)
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"train: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        name = Path(error.filename).name if error.filename else "a file"
+        print(f"train: {name} cannot be used: {error.strerror}.", file=sys.stderr)
         return 2
     return 0
 
@@ -73,68 +96,63 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: for arguments, recipe or data that do not fit.
     """
-    import dataclasses
-
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
     import boneage
     from boneage import datasets
-    from boneage.models.registry import MODELS, build
+    from boneage.models.registry import MODELS
     from boneage.transforms import Preprocess
     from train.data import Batches, build_cache
     from train.loop import CHECKPOINT, Trainer
 
     recipe = recipes.load(args.recipe)
     if args.epochs:
-        optimisation = dataclasses.replace(recipe.optimisation, epochs=args.epochs)
-        recipe = dataclasses.replace(recipe, optimisation=optimisation)
-    if (args.out / CHECKPOINT).exists() and not args.resume:
+        optimisation = replace(recipe.optimisation, epochs=args.epochs)
+        recipe = replace(recipe, optimisation=optimisation)
+    resuming = (args.out / CHECKPOINT).exists()
+    if resuming and not args.resume:
         raise InputError(
             f"{args.out} holds a run already: add --resume to go on with it, or take another name."
+        )
+    if recipe.optimisation.freeze_batch_norm and not (resuming or args.init or args.pretrained):
+        raise InputError(
+            f"The recipe {recipe.name} keeps batch normalisation frozen, so it cannot start from "
+            "random weights: give --init FILE or --pretrained."
         )
     folder = datasets.load(args.data)
     sexes = ["F", "M"] if args.sex == "both" else [args.sex]
     if len(sexes) == 1:
         folder = folder.of_sex(*sexes)
+    elif unknown := [case.id for case in folder.cases if case.sex is None]:
+        raise InputError(
+            f"The sex of {unknown[0]} is unknown, and of {len(unknown) - 1} more; training needs "
+            "it for every image."
+        )
     training, validation = folder.split("train"), folder.split("validation")
     if args.limit:
-        step = -(-len(training.cases) // args.limit)
-        training = dataclasses.replace(training, cases=training.cases[::step])
+        training = replace(training, cases=training.cases[:: -(-len(training.cases) // args.limit)])
+    if len({case.age for case in training.cases}) < 2:
+        raise InputError("The training images must have at least two different ages.")
 
     precision = args.precision
     if precision == "auto":
         precision = "bf16" if fast_bf16() else "no"
     accelerator = Accelerator(mixed_precision=precision)
     set_seed(args.seed)
-    architecture = {
-        "name": recipe.architecture,
-        "arguments": {**recipe.arguments, "sexes": len(sexes)},
-    }
-    try:
-        model = build(
-            recipe.architecture, {**architecture["arguments"], "pretrained": args.pretrained}
-        )
-    except OSError:  # of torchvision's download
-        raise InputError(
-            "torchvision's ImageNet weights could not be downloaded. Without network, start from "
-            "a file with --init."
-        ) from None
-    initialisation = "torchvision ImageNet" if args.pretrained else "random"
-    if args.init:
-        model.backbone.load_initialisation(args.init)
-        initialisation = origin_of(args.init)
+    arguments = {**recipe.arguments, "sexes": len(sexes)}
+    model, initialisation = initialised(recipe.architecture, arguments, args.init, args.pretrained)
 
     args.out.mkdir(parents=True, exist_ok=True)
-    preprocess = Preprocess(
-        resolution=min(resolution_of(training), 2 * recipe.preprocess["size"]),
-        **recipe.preprocess,
-    )
+    # Larger images than twice the input would only be shrunk without antialiasing later.
+    resolution = min(resolution_of(training), 2 * recipe.preprocess["size"])
+    preprocess = Preprocess(resolution=resolution, **recipe.preprocess)
+    cache = args.out.parent / "cache"
     batches, checks = (
         Batches(
             split,
-            build_cache(split, preprocess, args.out.parent / "cache"),
+            build_cache(split, preprocess, cache),
             sexes,
             recipe.optimisation.batch_size,
             augmentation,
@@ -142,9 +160,8 @@ def run(args: argparse.Namespace) -> None:
         )
         for split, augmentation in ((training, recipe.augmentation), (validation, None))
     )
-    entry = MODELS[recipe.architecture]
     config = {
-        "architecture": architecture,
+        "architecture": {"name": recipe.architecture, "arguments": arguments},
         "task": folder.task,
         "unit": folder.unit,
         "sexes": sexes,
@@ -152,7 +169,7 @@ def run(args: argparse.Namespace) -> None:
         "refusal": None,
         "fills": list(recipe.fills),
         "provenance": {
-            "summary": f"{entry.summary}: {recipe.summary}",
+            "summary": f"{MODELS[recipe.architecture].summary}: {recipe.summary}",
             "data": folder.name,
             "training_images": len(training.cases),
             "validation_images": len(validation.cases),
@@ -174,12 +191,30 @@ def run(args: argparse.Namespace) -> None:
         AGE_RANGES[folder.unit],
         config,
         args.out,
-        args.seed,
         accelerator,
     )
-    if args.resume:
+    if resuming:
         trainer.resume()
     trainer.train()
+
+
+def initialised(
+    architecture: str, arguments: dict[str, Any], init: Path | None, pretrained: bool
+) -> tuple[nn.Module, Any]:
+    """The network with its initial weights, and what is known of their origin."""
+    from boneage.models.registry import build
+
+    try:
+        model = build(architecture, {**arguments, "pretrained": pretrained})
+    except OSError:  # of torchvision's download
+        raise InputError(
+            "torchvision's ImageNet weights could not be downloaded. Without network, start from "
+            "a file with --init."
+        ) from None
+    if init:
+        model.backbone.load_initialisation(init)
+        return model, origin_of(init)
+    return model, "torchvision ImageNet" if pretrained else "random"
 
 
 def origin_of(file: Path) -> dict[str, Any]:

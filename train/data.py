@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,21 +20,11 @@ from boneage.datasets import Case, LabelledFolder
 from boneage.transforms import Augmentation, Preprocess
 
 
-@dataclass(frozen=True)
-class Cache:
-    """Decoded images of a labelled folder at the training resolution.
+def build_cache(data: LabelledFolder, preprocess: Preprocess, folder: Path) -> np.ndarray:
+    """Decode, shrink and stretch every image once; a later run with the same images finds it.
 
-    Attributes:
-        pixels: (n, R, R) uint8, memory-mapped.
-        levels: (n, 2) float32, the grey values that become 0 and 1.
-    """
-
-    pixels: np.ndarray
-    levels: np.ndarray
-
-
-def build_cache(data: LabelledFolder, preprocess: Preprocess, folder: Path) -> Cache:
-    """Decode and shrink every image once; a later run with the same images finds the file.
+    Returns:
+        (n, R, R) uint8, memory-mapped, in the order of the cases; 0 to 255 stand for 0 to 1.
 
     Raises:
         InputError: if an image cannot be read.
@@ -42,26 +33,28 @@ def build_cache(data: LabelledFolder, preprocess: Preprocess, folder: Path) -> C
     for case in data.cases:
         status = case.path.stat()
         key.update(f"{case.id} {status.st_size} {status.st_mtime_ns}\n".encode())
-    stem = folder / key.hexdigest()[:16]
-    pixel_file, level_file = stem.with_suffix(".pixels.npy"), stem.with_suffix(".levels.npy")
-    if not level_file.is_file():  # written last: its presence says that both are whole
+    file = folder / f"{key.hexdigest()[:16]}.npy"
+    if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         shape = (len(data.cases), preprocess.resolution, preprocess.resolution)
-        pixels = np.lib.format.open_memmap(pixel_file, "w+", np.uint8, shape)
+        # Runs that start together each make their own, and the last one stays.
+        temporary = folder / f"{file.name}.{os.getpid()}"
+        pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
 
         def decode(case: Case) -> np.ndarray:
             shrunk = preprocess.shrink(images.read(case.path).pixels)
-            return shrunk if shrunk.dtype == np.uint8 else (shrunk // 257).astype(np.uint8)
+            return np.rint(preprocess.stretch(shrunk) * 255).astype(np.uint8)
 
-        levels = np.empty((len(data.cases), 2), np.float32)
-        with ThreadPoolExecutor() as pool:
-            decoded = tqdm(pool.map(decode, data.cases), "decoding", len(data.cases), leave=False)
-            for index, shrunk in enumerate(decoded):
-                pixels[index] = shrunk
-                levels[index] = preprocess.levels(shrunk)
-        pixels.flush()
-        np.save(level_file, levels)
-    return Cache(np.load(pixel_file, mmap_mode="r"), np.load(level_file))
+        try:
+            with ThreadPoolExecutor() as pool:
+                decoded = pool.map(decode, data.cases)
+                for index, image in enumerate(tqdm(decoded, "decoding", len(data.cases))):
+                    pixels[index] = image
+            pixels.flush()
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return np.load(file, mmap_mode="r")
 
 
 @dataclass(frozen=True)
@@ -69,21 +62,25 @@ class Batch:
     """What a step needs, still unprocessed so that it crosses to the device as bytes.
 
     Attributes:
-        pixels: (N, 1, R, R) uint8; levels: (N, 2) float32; draws: (N, DRAWS) float32.
-        ages: (N,) float32 in the data's unit; sex: (N,) int64, index into the model's sexes.
-        index: (N,) int64, position in the labelled folder.
+        pixels: (N, 1, R, R) uint8, stretched; 0 to 255 stand for 0 to 1.
+        draws: (N, DRAWS) float32, random numbers of the augmentation.
+        ages: (N,) float32 in the data's unit.
+        sex: (N,) int64, index into the model's sexes.
     """
 
     pixels: Tensor
-    levels: Tensor
     draws: Tensor
     ages: Tensor
     sex: Tensor
-    index: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+
+    @property
+    def images(self) -> Tensor:
+        """(N, 1, R, R) float32 in [0, 1]."""
+        return self.pixels.float() / 255
 
 
 class Batches(Dataset[Batch]):
@@ -94,7 +91,7 @@ class Batches(Dataset[Batch]):
 
     Args:
         data: the cases, in the cache's order.
-        cache: their images.
+        cache: their images, from :func:`build_cache`.
         sexes: the model's sexes, in the order of its outputs.
         batch_size: images a batch.
         augmentation: whose numbers are drawn here; ``None`` for validation, in order.
@@ -104,7 +101,7 @@ class Batches(Dataset[Batch]):
     def __init__(
         self,
         data: LabelledFolder,
-        cache: Cache,
+        cache: np.ndarray,
         sexes: list[str],
         batch_size: int,
         augmentation: Augmentation | None = None,
@@ -117,8 +114,7 @@ class Batches(Dataset[Batch]):
         self.epoch = 0
         self.first = 0
         self.ages = torch.tensor([case.age for case in data.cases], dtype=torch.float32)
-        order = {sex: i for i, sex in enumerate(sexes)} if len(sexes) > 1 else {}
-        self.sex = torch.tensor([order.get(case.sex or "", 0) for case in data.cases])
+        self.sex = torch.tensor([sexes.index(case.sex or "") for case in data.cases])
 
     @property
     def steps(self) -> int:
@@ -145,12 +141,10 @@ class Batches(Dataset[Batch]):
         if self.augmentation is not None:
             draws = np.stack([self.augmentation.draw(self.seed, self.epoch, i) for i in index])
         return Batch(
-            torch.from_numpy(np.stack([self.cache.pixels[i] for i in index]))[:, None],
-            torch.from_numpy(self.cache.levels[index]),
+            torch.from_numpy(np.stack([self.cache[i] for i in index]))[:, None],
             torch.from_numpy(draws),
             self.ages[index],
             self.sex[index],
-            torch.from_numpy(index),
         )
 
     def __iter__(self) -> Iterator[Batch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,10 +17,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from boneage import hub
+from boneage.errors import InputError
 from boneage.models.backbones import freeze_batch_norm
-from boneage.transforms import Preprocess, stretch
+from boneage.transforms import Preprocess
 from train.data import Batch, Batches
 from train.recipe import Recipe
+from train.schedule import Schedule
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 300
@@ -37,9 +38,8 @@ class Trainer:
         batches: of the training split.
         validation: of the validation split.
         age_range: lowest and highest age that is reported, in the data's unit.
-        config: what the weights config holds beside the metrics.
+        config: what the weights config holds beside preprocessing, ages and metrics.
         out: the run's folder.
-        seed: of order, augmentation and dropout.
         accelerator: device, precision and processes.
     """
 
@@ -53,52 +53,44 @@ class Trainer:
         age_range: tuple[float, float],
         config: dict[str, Any],
         out: Path,
-        seed: int,
         accelerator: Accelerator,
     ) -> None:
-        self.recipe, self.preprocess, self.config = recipe, preprocess, config
-        self.batches, self.validation, self.age_range = batches, validation, age_range
-        self.out, self.seed, self.accelerator = out, seed, accelerator
+        self.recipe, self.preprocess = recipe, preprocess
+        self.batches, self.validation = batches, validation
+        self.out, self.accelerator = out, accelerator
         self.mean, self.sd = batches.ages.mean().item(), batches.ages.std().item()
+        self.age_range = age_range
+        lowest, highest = age_range
+        self.config = config | {
+            "preprocess": asdict(preprocess),
+            "age": {"mean": self.mean, "sd": self.sd, "lowest": lowest, "highest": highest},
+        }
         settings = recipe.optimisation
         self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
         average = get_ema_multi_avg_fn(settings.ema)
         self.ema = AveragedModel(self.raw, multi_avg_fn=average, use_buffers=True)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.raw, settings.weight_decay), lr=settings.learning_rate
-        )
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.raw, settings.weight_decay))
         self.model, self.optimizer = accelerator.prepare(self.raw, self.optimizer)
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, factor=settings.factor, patience=settings.patience, min_lr=1e-7
-        )
-        self.total = settings.epochs * batches.steps
+        self.schedule = Schedule(settings, settings.epochs * batches.steps)
         self.step = 0
-        self.best = math.inf
         self.elapsed = 0.0
         self.records: list[dict[str, Any]] = []
 
-    def learning_rate(self) -> float:
-        """Rate of the coming step: linear warm-up, then the schedule."""
-        settings = self.recipe.optimisation
-        warmup = max(1, round(settings.warmup * self.total))
-        if self.step < warmup:
-            return settings.learning_rate * (self.step + 1) / warmup
-        if settings.schedule == "plateau":
-            return self.plateau.get_last_lr()[0]
-        share = (self.step - warmup) / max(1, self.total - warmup)
-        return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
-
     def train(self) -> None:
-        """Train to the last epoch, from wherever the state is."""
-        while self.step < self.total:
+        """Train to the last epoch, from wherever the state is.
+
+        Raises:
+            InputError: if the training diverges.
+        """
+        while self.step < self.schedule.total:
             epoch, first = divmod(self.step, self.batches.steps)
             record = {"epoch": epoch + 1, **self.train_epoch(epoch, first)}
             record |= self.validate()
-            self.plateau.step(record["validation_mae"])
             record["seconds"] = round(self.elapsed)
             self.records.append(record)
+            best = self.schedule.end_epoch(record["validation_mae"])
             if self.accelerator.is_main_process:
-                self.keep(record)
+                self.keep(record, best)
             self.save_checkpoint()
 
     def train_epoch(self, epoch: int, first: int) -> dict[str, Any]:
@@ -113,17 +105,17 @@ class Trainer:
         bar = tqdm(
             loader,
             f"epoch {epoch + 1}/{self.recipe.optimisation.epochs}",
-            mininterval=10,
+            mininterval=1,
             disable=not self.accelerator.is_main_process,
         )
         for batch in bar:
             for name, value in self.train_step(batch).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
             now = time.monotonic()
-            if now - saved > CHECKPOINT_SECONDS:
-                self.elapsed, before = self.elapsed + now - started, self.elapsed
-                self.save_checkpoint()
-                self.elapsed, saved = before, now
+            # Not after the last step: a checkpoint there would skip the epoch's validation.
+            if now - saved > CHECKPOINT_SECONDS and self.step % self.batches.steps:
+                self.save_checkpoint(now - started)
+                saved = now
         took = time.monotonic() - started
         self.elapsed += took
         losses = {f"loss_{k}": round(v.item() / len(self.batches), 5) for k, v in sums.items()}
@@ -132,21 +124,20 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step; returns its losses, detached."""
-        settings = self.recipe.optimisation
         # Dropout depends on seed and step alone, so a resumed run repeats it.
-        torch.manual_seed(hash((self.seed, self.step)))
+        torch.manual_seed(hash((self.batches.seed, self.step)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.schedule.rate(self.step)
         batch = batch.to(self.accelerator.device)
-        images = self.recipe.augmentation.apply(
-            stretch(batch.pixels, batch.levels), batch.draws, self.preprocess.size
-        )
+        size = self.preprocess.size
+        images = self.recipe.augmentation.apply(batch.images, batch.draws, size)
         images = self.preprocess.finish(images).contiguous(memory_format=torch.channels_last)
         with self.accelerator.autocast():
             output = self.model(images, batch.sex)
             losses = self.raw.loss(output, (batch.ages - self.mean) / self.sd)
         self.accelerator.backward(sum(losses.values()))
-        self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
+        clip = self.recipe.optimisation.clip
+        self.accelerator.clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update_parameters(self.raw)
@@ -155,77 +146,107 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, Any]:
-        """MAE of every component of the averaged weights on the validation split."""
+        """MAE of every component of the averaged weights on the validation split.
+
+        In fp32 and preprocessed as in assessment: weights are selected on what users will get.
+
+        Raises:
+            InputError: if it is not finite.
+        """
         self.ema.eval()
         self.validation.start(0)
         errors: dict[str, list[Tensor]] = {}
-        nothing = type(self.recipe.augmentation).none()
         for batch in self.validation:
             batch = batch.to(self.accelerator.device)
-            images = stretch(batch.pixels, batch.levels)
-            images = nothing.apply(images, batch.draws, self.preprocess.size)
-            images = self.preprocess.finish(images).contiguous(memory_format=torch.channels_last)
-            with self.accelerator.autocast():
-                output = self.ema(images, batch.sex)
-            for name, age in output.components.items():
+            images = self.preprocess.finish(self.preprocess.resize(batch.images))
+            images = images.contiguous(memory_format=torch.channels_last)
+            for name, age in self.ema(images, batch.sex).components.items():
                 age = (age * self.sd + self.mean).clamp(*self.age_range)
                 errors.setdefault(name, []).append((age - batch.ages).abs().cpu())
         maes = {name: torch.cat(parts) for name, parts in errors.items()}
+        mae = maes["assembled"].mean().item()
+        if mae != mae:
+            raise InputError(
+                "The training diverged: the validation MAE is not a number. Try a lower learning "
+                "rate."
+            )
         record = {f"validation_mae_{name}": round(e.mean().item(), 3) for name, e in maes.items()}
         for index, sex in enumerate(self.config["sexes"]):
-            if len(self.config["sexes"]) > 1:
-                chosen = maes["assembled"][self.validation.sex == index]
+            chosen = maes["assembled"][self.validation.sex == index]
+            if 0 < len(chosen) < len(maes["assembled"]):
                 record[f"validation_mae_{sex}"] = round(chosen.mean().item(), 3)
-        return record | {"validation_mae": round(maes["assembled"].mean().item(), 3)}
+        return record | {"validation_mae": round(mae, 3)}
 
-    def keep(self, record: Mapping[str, Any]) -> None:
-        """Append to ``metrics.jsonl``; write the weights folder if they are the best so far."""
+    def keep(self, record: Mapping[str, Any], best: bool) -> None:
+        """Write ``metrics.jsonl``, and the weights folder if these are the best so far."""
         with (self.out / "metrics.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in self.records)
         tqdm.write(json.dumps(record))
-        if record["validation_mae"] < self.best:
-            self.best = record["validation_mae"]
-            self.config["preprocess"] = asdict(self.preprocess)
-            self.config["age"] = {
-                "mean": self.mean,
-                "sd": self.sd,
-                "lowest": self.age_range[0],
-                "highest": self.age_range[1],
-            }
+        if best:
             self.config["provenance"]["metrics"] = dict(record)
             hub.save(self.out / "weights", self.ema.module, self.config)
 
-    def save_checkpoint(self) -> None:
-        """Write the whole state; the old file is replaced only when the new one is whole."""
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a run to be continued."""
+        return {
+            "recipe": asdict(self.recipe),
+            "architecture": self.config["architecture"],
+            "sexes": self.config["sexes"],
+            "seed": self.batches.seed,
+            "training data": [len(self.batches.ages), self.mean, self.sd],
+            "validation data": [len(self.validation.ages), self.validation.ages.sum().item()],
+        }
+
+    def save_checkpoint(self, since: float = 0.0) -> None:
+        """Write the whole state; the old file is replaced only when the new one is whole.
+
+        Args:
+            since: seconds of the current epoch, not yet in ``elapsed``.
+        """
         if not self.accelerator.is_main_process:
             return
         state = {
+            "run": json.dumps(self.fingerprint()),
+            "config": json.dumps(self.config),
             "model": self.raw.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "plateau": self.plateau.state_dict(),
+            "schedule": self.schedule.state(),
             "step": self.step,
-            "best": self.best,
-            "elapsed": self.elapsed,
+            "elapsed": self.elapsed + since,
             "records": json.dumps(self.records),
         }
         temporary = self.out / f"{CHECKPOINT}.part"
         torch.save(state, temporary)
         temporary.replace(self.out / CHECKPOINT)
 
-    def resume(self) -> bool:
-        """Continue from the run's checkpoint; says whether there was one."""
+    def resume(self) -> None:
+        """Continue from the run's checkpoint, with the provenance that the run began with.
+
+        Raises:
+            InputError: if it is damaged or of another run.
+        """
         path = self.out / CHECKPOINT
-        if not path.is_file():
-            return False
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        try:
+            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            before = json.loads(state["run"])
+        except Exception:  # torch, zipfile and pickle raise many types on a damaged file
+            raise InputError(f"The checkpoint of {self.out.name} is damaged.") from None
+        # Through JSON, which makes lists of tuples, like the other.
+        now = json.loads(json.dumps(self.fingerprint()))
+        different = [name for name in now if now[name] != before.get(name)]
+        if different:
+            raise InputError(
+                f"{self.out.name} was begun with another {' and '.join(different)}; resume it with "
+                "the same, or begin a new run."
+            )
+        self.config = json.loads(state["config"])
         self.raw.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.plateau.load_state_dict(state["plateau"])
-        self.step, self.best, self.elapsed = state["step"], state["best"], state["elapsed"]
+        self.schedule.restore(state["schedule"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
         self.records = json.loads(state["records"])
-        return True
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

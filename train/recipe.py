@@ -27,6 +27,7 @@ class Optimisation:
         warmup: share of all steps over which the learning rate rises from zero.
         patience: epochs without a better validation MAE before ``plateau`` reduces the rate.
         factor: what ``plateau`` multiplies the rate with.
+        floor: below which ``plateau`` does not go.
         ema: decay of the exponential moving average of the weights, which is what is validated
             and released.
         freeze_batch_norm: keep batch normalisation at its initial statistics.
@@ -41,6 +42,7 @@ class Optimisation:
     warmup: float = 0.1
     patience: int = 10
     factor: float = 0.8
+    floor: float = 1e-7
     ema: float = 0.998
     freeze_batch_norm: bool = False
     clip: float = 5.0
@@ -71,7 +73,7 @@ class Recipe:
     arguments: Mapping[str, Any]
     preprocess: Mapping[str, Any]
     optimisation: Optimisation
-    augmentation: Augmentation = field(default_factory=Augmentation.none)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     fills: tuple[str, ...] = ()
 
 
@@ -83,6 +85,8 @@ def names() -> list[str]:
 def load(name_or_file: str) -> Recipe:
     """A recipe by its name or from a TOML file.
 
+    A recipe with ``base = "NAME"`` is that recipe with its own entries in place of the base's.
+
     Raises:
         InputError: for an unknown name, invalid TOML, or keys that are missing or unknown.
     """
@@ -93,6 +97,8 @@ def load(name_or_file: str) -> Recipe:
         raise InputError(f"Unknown recipe {name_or_file!r}. Known are: {', '.join(names())}.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if base := table.pop("base", None):
+            table = _over(tomllib.loads((FOLDER / f"{base}.toml").read_text("utf-8")), table)
         _refuse_unknown(table, {f.name for f in fields(Recipe)} - {"name"})
         table["optimisation"] = Optimisation(**table["optimisation"])
         table["augmentation"] = Augmentation(**table.get("augmentation", {}))
@@ -100,6 +106,13 @@ def load(name_or_file: str) -> Recipe:
         return Recipe(name=path.stem, **table)
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise InputError(f"The recipe {path.stem} is not valid: {error}.") from None
+
+
+def _over(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, those of a table entry by entry."""
+    for key, value in changes.items():
+        base[key] = {**base.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return base
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: set[str]) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
 
 from boneage.errors import InputError
-from boneage.models.backbones import AgeHead, Backbone, pool
+from boneage.models.backbones import AgeHead, Backbone, of_sex, pool
 
 STRIDES = (32, 64, 128)
 RATIOS = (1.0, 3 / 2, 2 / 3)
@@ -28,6 +28,9 @@ RATIOS = (1.0, 3 / 2, 2 / 3)
 @dataclass(frozen=True)
 class Proposals:
     """The attention agent's regions, in descending score order.
+
+    Only where suppression leaves fewer than M anchors do suppressed ones follow, again in
+    descending order but perhaps scored higher than the last one before them.
 
     Attributes:
         boxes: (N, M, 4) x0, y0, x1, y1 in input pixels, inside the image.
@@ -135,7 +138,7 @@ class AttentionAgent(nn.Module):
         self.register_buffer("anchors", boxes, persistent=False)
         self.register_buffer("suppresses", box_iou(boxes, boxes) > iou_threshold, persistent=False)
 
-    def score(self, features: Tensor, sex: Tensor) -> Tensor:
+    def score(self, features: Tensor, sex: Tensor | None = None) -> Tensor:
         """Objectness of every anchor: features (N, C, h, w), sex (N,) int64 -> (N, A)."""
         features = features.detach()
         scores = []
@@ -144,7 +147,7 @@ class AttentionAgent(nn.Module):
             with torch.autocast(features.device.type, enabled=False):
                 level = scorer(features.float())
             level = level.unflatten(1, (-1, len(RATIOS)))  # (N, sexes, ratios, h, w)
-            scores.append(level[torch.arange(len(sex), device=sex.device), sex].flatten(1))
+            scores.append(of_sex(level.flatten(2).transpose(1, 2), sex))
         return torch.cat(scores, dim=1)
 
     def propose(self, scores: Tensor) -> Proposals:
@@ -154,20 +157,19 @@ class AttentionAgent(nn.Module):
         batch at once and without leaving the device. Where suppression leaves fewer than M
         anchors, the best of the suppressed ones follow.
         """
-        remaining = scores.detach().clone()
-        span = remaining.max() - remaining.min() + 1
+        ranked = scores.detach().clone()
+        suppressed = torch.zeros_like(ranked, dtype=torch.bool)
+        below_all = ranked.max() - ranked.min() + 1
         chosen = []
-        for _ in range(self.parts):
-            best = remaining.argmax(dim=1)
+        for _ in range(self.parts):  # greedy: each choice depends on those before it
+            best = (ranked - below_all * suppressed).argmax(dim=1)
             chosen.append(best)
-            # A span below everything else: still in score order, after all that are not
-            # suppressed. A chosen anchor itself never comes back.
-            remaining = remaining - span * self.suppresses[best]
-            remaining.scatter_(1, best[:, None], float("-inf"))
+            suppressed |= self.suppresses[best]
+            ranked.scatter_(1, best[:, None], float("-inf"))  # nothing is chosen twice
         index = torch.stack(chosen, dim=1)
         return Proposals(self.anchors[index], scores.gather(1, index))
 
-    def forward(self, features: Tensor, sex: Tensor) -> Proposals:
+    def forward(self, features: Tensor, sex: Tensor | None = None) -> Proposals:
         """The top M regions of images with these features (N, C, h, w)."""
         return self.propose(self.score(features, sex))
 
@@ -212,14 +214,14 @@ class RecognitionAgent(nn.Module):
         self.concatenated_head = AgeHead(backbone.channels * (parts_used + 1), sexes, dropout)
 
     def forward(
-        self, whole_features: Tensor, parts: Tensor, sex: Tensor
+        self, whole_features: Tensor, parts: Tensor, sex: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Standardised A_X (N,), A_C (N,) and A_R (N, M).
 
         Args:
             whole_features: feature map of the whole radiographs, (N, L, h, w).
             parts: (N * M, 3, P, P), the parts of the first image first, best score first.
-            sex: (N,) int64 in [0, sexes).
+            sex: (N,) int64 in [0, sexes); may be left out with one sex.
         """
         whole = pool(whole_features)
         part_features = pool(self.backbone(parts)).unflatten(0, (len(whole), -1))
@@ -267,7 +269,10 @@ class ARCNN(nn.Module):
             raise InputError(f"K must be between 1 and M; it is {parts_used} of {parts}.")
         if min(size, part_size) < Backbone.stride:
             raise InputError(f"Input and parts need at least {Backbone.stride} px a side.")
-        scales = scales or [size * share for share in (48 / 448, 96 / 448, 192 / 448)]
+        if scales is None:
+            scales = [size * share / 448 for share in (48, 96, 192)]
+        if len(scales) != len(STRIDES):
+            raise InputError(f"There are {len(STRIDES)} anchor scales; {len(scales)} were given.")
         shared = Backbone(backbone, pretrained)
         self.size = size
         self.part_size = part_size
@@ -285,7 +290,7 @@ class ARCNN(nn.Module):
         return self.backbone
 
     def forward(
-        self, images: Tensor, sex: Tensor, proposals: Proposals | None = None
+        self, images: Tensor, sex: Tensor | None = None, proposals: Proposals | None = None
     ) -> ARCNNOutput:
         """Assess a batch.
 
@@ -294,16 +299,21 @@ class ARCNN(nn.Module):
 
         Args:
             images: (N, 3, S, S), normalised.
-            sex: (N,) int64 in [0, sexes).
-            proposals: regions to use in place of the attention agent's (ablations).
+            sex: (N,) int64 in [0, sexes); may be left out with one sex.
+            proposals: at least K regions to use in place of the attention agent's (ablations).
+
+        Raises:
+            InputError: for images of another size, too few proposals, or a missing sex.
         """
         if images.shape[-2:] != (self.size, self.size):
             raise InputError(f"This network was built for {self.size} x {self.size} px input.")
         features = self.backbone(images)
         if proposals is None:
             proposals = self.attention(features, sex)
+        used = self.recognition.parts_used
+        if proposals.boxes.shape[1] < used:
+            raise InputError(f"{used} regions are assessed; fewer were proposed.")
         if not self.training:
-            used = self.recognition.parts_used
             proposals = Proposals(proposals.boxes[:, :used], proposals.scores[:, :used])
         # The three channels of a radiograph are one: crop one, expand after.
         parts = crop_parts(images[:, :1].float(), proposals.boxes, self.part_size)
@@ -311,7 +321,7 @@ class ARCNN(nn.Module):
         if images.is_contiguous(memory_format=torch.channels_last):
             parts = parts.contiguous(memory_format=torch.channels_last)
         whole, concatenated, assessed = self.recognition(features, parts, sex)
-        return ARCNNOutput(whole, concatenated, assessed, proposals, self.recognition.parts_used)
+        return ARCNNOutput(whole, concatenated, assessed, proposals, used)
 
     def loss(self, output: ARCNNOutput, ages: Tensor) -> dict[str, Tensor]:
         """The terms of Eq. 5, to be summed.

@@ -115,14 +115,36 @@ class AgeHead(nn.Module):
 
     def __init__(self, features: int, sexes: int, dropout: float = 0.0) -> None:
         super().__init__()
+        if sexes not in (1, 2):
+            raise InputError(f"A network serves 1 or 2 sexes, not {sexes}.")
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(features, sexes)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, features: Tensor, sex: Tensor) -> Tensor:
+    def forward(self, features: Tensor, sex: Tensor | None = None) -> Tensor:
         """Standardised ages: features (N, ..., L), sex (N,) int64 in [0, sexes) -> (N, ...)."""
         with torch.autocast(features.device.type, enabled=False):
             ages = self.linear(self.dropout(features.float()))
-        index = sex.view(-1, *([1] * (ages.dim() - 1))).expand(*ages.shape[:-1], 1)
-        return ages.gather(-1, index).squeeze(-1)
+        return of_sex(ages, sex)
+
+
+def of_sex(values: Tensor, sex: Tensor | None) -> Tensor:
+    """From values for each sex those of each case's own.
+
+    Args:
+        values: (N, ..., sexes).
+        sex: (N,) int64 in [0, sexes); of no matter, and may be left out, with one sex.
+
+    Returns:
+        (N, ...).
+
+    Raises:
+        InputError: if there are two sexes and ``sex`` is left out.
+    """
+    if values.shape[-1] == 1:
+        return values.squeeze(-1)
+    if sex is None:
+        raise InputError("This network takes the sex as an input; none was given.")
+    index = sex.view(-1, *([1] * (values.dim() - 1))).expand(*values.shape[:-1], 1)
+    return values.gather(-1, index).squeeze(-1)

@@ -43,7 +43,7 @@ class FineTuned(nn.Module):
         self.backbone = Backbone(backbone, pretrained)
         self.head = AgeHead(self.backbone.channels, sexes, dropout)
 
-    def forward(self, images: Tensor, sex: Tensor) -> FineTunedOutput:
+    def forward(self, images: Tensor, sex: Tensor | None = None) -> FineTunedOutput:
         """images (N, 3, H, W) normalised, sex (N,) int64 -> standardised ages."""
         return FineTunedOutput(self.head(pool(self.backbone(images)), sex))
 

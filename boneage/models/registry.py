@@ -54,5 +54,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     entry = MODELS[name]
     try:
         return getattr(import_module(entry.module), entry.cls)(**arguments)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
         raise InputError(f"The arguments do not fit the architecture {name!r}: {error}.") from None

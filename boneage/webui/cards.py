@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from boneage import explain
-from boneage.predictor import SEX_NAMES
+from boneage.sex import SEX_NAMES
 from boneage.webui.charts import age_in_words, components_table
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from boneage import datasets, explain, images
+from boneage import bundled, datasets, explain, images
 from boneage.errors import InputError
-from boneage.predictor import SEX_NAMES
-from boneage.sex import parse_sex
+from boneage.sex import SEX_NAMES, parse_sex
 from boneage.webui import cards
 from boneage.webui.charts import age_in_short
 
@@ -60,7 +59,7 @@ def choose_examples(cases: tuple[Case, ...], count: int = EXAMPLES) -> list[Case
 
 def bundled_examples() -> list[Case]:
     """Six of the bundled test radiographs; none where the data are not there."""
-    folder = Path(cards.__file__).parents[2] / "data" / "rsna-test"
+    folder = bundled.folder("data") / "rsna-test"
     return choose_examples(datasets.load(folder).cases) if folder.is_dir() else []
 
 
@@ -157,7 +156,7 @@ def assess_file(predictor: Predictor, file: str | None, sex: str | None) -> dict
         if not file:
             raise InputError("No file was given.")
         # An unknown spelling goes on as it is, so that the refusal names it.
-        (assessment,) = predictor.assess(images.read(file), parse_sex(sex) or sex or None)
+        (assessment,) = predictor.assess(images.read(file), parse_sex(sex or "") or sex or None)
     except InputError as error:
         raise gr.Error(str(error), print_exception=False) from None
     return assessment.to_dict()

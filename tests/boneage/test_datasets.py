@@ -43,7 +43,7 @@ class TestLoad:
         ("column", "value", "sex"),
         [
             ("male", "True", "M"), ("male", "false", "F"), ("male", "0", "F"),
-            ("sex", "Female", "F"), ("sex", " m ", "M"), ("sex", "", None), ("sex", "x", None),
+            ("sex", "Female", "F"), ("sex", " m ", "M"), ("sex", "", None),
         ],
     )  # fmt: skip
     def test_spellings_of_sex(self, folder: Path, column: str, value: str, sex: str | None) -> None:
@@ -58,14 +58,16 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("id,split,male\n", "no column boneage"),
-            ("id,split,boneage\n", "no column sex or male"),
-            ("split,boneage,male\n", "no column id"),
+            ("id,split,male\n", "needs id, split, boneage"),
+            ("id,split,boneage\n", "and sex or male"),
+            ("split,boneage,male\n", "has the columns split, boneage, male"),
             ("id,split,boneage,male\n4360,test,old,True\n", r"line 2 \(4360\): boneage is 'old'"),
             ("id,split,boneage,male\n4360,test,-1,True\n", "0 to 240"),
             ("id,split,boneage,male\n4360,test,nan,True\n", "0 to 240"),
             ("id,split,boneage,male\n4360,exam,9,True\n", "split is 'exam'"),
             ("id,split,boneage,male\n4360,test,9,True\n4360,test,9,True\n", "comes twice"),
+            ("id,split,boneage,sex\n4360,test,9,x\n", "sex is 'x'; expected are F or M"),
+            ("id,split,boneage,male\n4360\n", r"boneage is ''"),
             ("id,split,boneage,male\n9999,test,9,True\n", "no file of that name"),
             (
                 "id,split,boneage,male,patient\n4360,test,9,True,a\n4361,train,9,True,a\n",
@@ -76,6 +78,18 @@ class TestLoad:
     def test_wrong_labels_are_refused(self, folder: Path, text: str, message: str) -> None:
         with pytest.raises(InputError, match=message):
             datasets.load(write(folder, text))
+
+    def test_blank_rows_and_other_files_are_passed_over(self, folder: Path) -> None:
+        (folder / "images" / "4360.txt").write_text("a note")
+        data = datasets.load(write(folder, "id,split,boneage,male\n4360,test,9,True\n,,,\n\n"))
+        assert [case.path.name for case in data.cases] == ["4360.webp"]
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+    def test_other_encodings_are_refused(self, folder: Path, encoding: str) -> None:
+        text = "id,split,boneage,male,note\n4360,test,9,True,Ärztin\n"
+        (folder / "labels.csv").write_text(text, encoding=encoding)
+        with pytest.raises(InputError, match="not UTF-8"):
+            datasets.load(folder)
 
     def test_missing_pieces_are_named_without_their_path(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"no labels\.csv") as error:

@@ -97,3 +97,8 @@ class TestPictures:
         corner = Box(280, 0, 300, 20, score=1.0, age=100.0)
         drawn = np.asarray(draw_boxes(image, assessment(corner), (300, 300))).sum(axis=2)
         assert drawn[10, 240] > 0
+
+    def test_an_elongated_film(self) -> None:
+        thin = Image.new("RGB", (2, 1000))
+        box = Box(1.9, 10, 1.95, 10.1, score=1.0, age=100.0)
+        assert draw_boxes(thin, assessment(box), (2, 1000)).size == (2, 1000)

@@ -69,6 +69,14 @@ class TestLoadRefuses:
         with pytest.raises(InputError, match=r"config\.json of tiny is not"):
             hub.load(folder)
 
+    @pytest.mark.parametrize("key", hub.NEEDED)
+    def test_a_config_that_lacks_a_key(self, folder: Path, key: str) -> None:
+        config = json.loads((folder / hub.CONFIG).read_text())
+        del config[key]
+        (folder / hub.CONFIG).write_text(json.dumps(config))
+        with pytest.raises(InputError, match=f"lacks {key}"):
+            hub.load(folder)
+
     def test_altered_tensors(self, folder: Path) -> None:
         data = bytearray((folder / hub.TENSORS).read_bytes())
         data[-1] ^= 1

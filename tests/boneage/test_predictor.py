@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,22 @@ class TestAssess:
             assert b.heat_map.min() >= 0
             assert b.heat_map.max() == pytest.approx(1) or not b.heat_map.any()
 
+    def test_threads_may_share_a_predictor(
+        self, predictor: Predictor, radiographs: list[Radiograph]
+    ) -> None:
+        def assess(number: int) -> float:
+            (assessment,) = predictor.assess(radiographs[0], "F", heat_map=number % 2 == 0)
+            return assessment.age
+
+        with ThreadPoolExecutor(4) as pool:
+            ages = list(pool.map(assess, range(12)))
+        assert max(ages) - min(ages) < 0.01
+
+    def test_any_iterable(self, predictor: Predictor, radiographs: list[Radiograph]) -> None:
+        assert len(predictor.assess((r for r in radiographs[:3]), "F", batch_size=2)) == 3
+        with pytest.raises(InputError, match="at least 1"):
+            predictor.assess(radiographs[:3], "F", batch_size=0)
+
 
 class TestSex:
     def test_of_the_file_where_none_is_given(
@@ -143,6 +160,10 @@ class TestLoad:
         with pytest.raises(InputError, match="no weights folder gone") as error:
             Predictor.load(tmp_path / "gone")
         assert str(tmp_path) not in str(error.value)
+
+    def test_an_unknown_device(self, untrained: Path) -> None:
+        with pytest.raises(InputError, match="no device 'abacus'"):
+            Predictor.load(untrained, device="abacus")
 
     def test_id_and_revision(self, untrained: Path, tmp_path: Path) -> None:
         copy = shutil.copytree(untrained, tmp_path / "mine")

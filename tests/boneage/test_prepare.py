@@ -81,11 +81,61 @@ class TestPrepareRsna:
 
     def test_goes_on_where_it_was_interrupted(self, download: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
+        command = ["prepare", "rsna", str(download), "--out", str(out), "--size", "64"]
         (out / "images").mkdir(parents=True)
-        (out / "images" / "1377.png").write_bytes(b"already there")
-        assert main(["prepare", "rsna", str(download), "--out", str(out)]) == 0
-        assert (out / "images" / "1377.png").read_bytes() == b"already there"
-        assert (out / "images" / "1378.png").stat().st_size > 1000
+        Image.new("L", (64, 64), 7).save(out / "images" / "1377.png")
+        (out / "images" / "1378.png").write_bytes(b"half an ima")
+        assert main(command) == 0
+        assert np.asarray(Image.open(out / "images" / "1377.png")).max() == 7  # kept
+        assert Image.open(out / "images" / "1378.png").size == (64, 64)  # made anew
+        # Another size is another data set.
+        assert main([*command[:-1], "96"]) == 0
+        assert Image.open(out / "images" / "1377.png").size == (96, 96)
+
+    def test_everything_in_one_zip(self, download: Path, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+            for path in download.rglob("*"):
+                archive.write(path, path.relative_to(download.parent))
+        out = tmp_path / "out"
+        assert main(["prepare", "rsna", str(tmp_path / "all.zip"), "--out", str(out)]) == 0
+        assert len(datasets.load(out).cases) == 4
+
+    @pytest.mark.parametrize("damage", ["checksum", "encrypted", "bomb"])
+    def test_damaged_archives_are_refused(
+        self,
+        download: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        damage: str,
+    ) -> None:
+        path = download / "Bone Age Validation Set.zip"
+        data = bytearray(path.read_bytes())
+        if damage == "checksum":
+            data[200] ^= 0xFF
+        elif damage == "encrypted":
+            data[6] |= 1  # the flag in the member's own header and in the directory
+            data[data.rindex(b"PK\x01\x02") + 8] |= 1
+        else:
+            monkeypatch.setattr("boneage.rsna.MAX_NESTED_BYTES", 1000)
+        path.write_bytes(data)
+        assert main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+        assert "boneage-validation-dataset-1.zip" in said
+        assert str(tmp_path) not in said
+
+    def test_notes_beside_images_are_passed_over(self, download: Path, tmp_path: Path) -> None:
+        image = next(download.rglob("1377.png"))
+        image.with_suffix(".aaa").write_text("sorts before .png")
+        assert main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]) == 0
+        assert (tmp_path / "out" / "images" / "1377.png").exists()
+
+    def test_out_is_a_file(
+        self, download: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (tmp_path / "out").write_text("in the way")
+        assert main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]) == 2
+        assert "cannot be used: Not a directory." in capsys.readouterr().err
 
     def test_a_damaged_image_is_left_out_and_named(
         self, download: Path, tmp_path: Path, capsys: pytest.CaptureFixture

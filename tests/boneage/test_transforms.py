@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from boneage.transforms import Augmentation, Preprocess, stretch
+from boneage.transforms import Augmentation, Preprocess
 
 EVERYTHING = Augmentation(
     rotation=20, scale=0.15, aspect=0.05, shift=0.06, flip=0.5, gamma=0.3, contrast=0.2,
@@ -35,12 +35,17 @@ class TestPreprocess:
         shifted = (radiograph.astype(np.uint16) * 16) + 1000
         assert torch.allclose(preprocess(shifted), reference, atol=1e-5)
 
+    def test_deep_pixels_keep_their_depth(self) -> None:
+        """A 12-bit film has more than 256 grey levels to tell bones by."""
+        rng = np.random.default_rng(0)
+        film = rng.integers(1000, 1200, (299, 299)).astype(np.uint16)  # of 65536
+        stretched = Preprocess(size=299, resolution=299).stretch(film)
+        assert len(np.unique(stretched)) > 150
+
     def test_full_size_equals_its_small_copy(self, rsna_fullsize_dir: Path) -> None:
         preprocess = Preprocess(size=256, resolution=299)
         full = np.asarray(Image.open(rsna_fullsize_dir / "images" / "1418.png").convert("L"))
-        small = np.asarray(
-            Image.fromarray(full).resize((299, 299), Image.Resampling.BILINEAR)
-        )
+        small = np.asarray(Image.fromarray(full).resize((299, 299), Image.Resampling.BILINEAR))
         assert torch.equal(preprocess(full), preprocess(small))
 
     def test_16_bit_is_shrunk_like_8_bit(self, rsna_fullsize_dir: Path) -> None:
@@ -57,14 +62,13 @@ class TestPreprocess:
 
 class TestAugmentation:
     def apply(self, augmentation: Augmentation, pixels: np.ndarray, *seed: int) -> torch.Tensor:
-        images = torch.from_numpy(pixels.copy())[None, None]
-        levels = torch.tensor([Preprocess(size=1, resolution=299).levels(pixels)])
+        stretched = torch.from_numpy(Preprocess(size=1, resolution=299).stretch(pixels))
         draws = torch.from_numpy(augmentation.draw(*seed))[None]
-        return augmentation.apply(stretch(images, levels), draws, 128)
+        return augmentation.apply(stretched[None, None], draws, 128)
 
-    def test_none_is_the_preprocessing(self, radiograph: np.ndarray) -> None:
+    def test_nothing_is_the_preprocessing(self, radiograph: np.ndarray) -> None:
         preprocess = Preprocess(size=128, resolution=299)
-        augmented = preprocess.finish(self.apply(Augmentation.none(), radiograph, 1))[0]
+        augmented = preprocess.finish(self.apply(Augmentation(), radiograph, 1))[0]
         assert torch.allclose(augmented, preprocess(radiograph), atol=1e-3)
 
     def test_same_seed_same_image(self, radiograph: np.ndarray) -> None:

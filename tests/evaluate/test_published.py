@@ -66,4 +66,5 @@ def test_what_can_be_trained_names_its_command(
     monkeypatch.setattr("evaluate.published._RECIPES", tmp_path)
     assert "no recipe" in cell.why
     (tmp_path / "arcnn_k1.toml").touch()
-    assert "`python -m train arcnn_k1 --data DIR --out runs/arcnn_k1 --sex M`" in cell.why
+    assert "python -m train arcnn_k1 --data DIR --out runs/arcnn_k1 --sex M" in cell.why
+    assert "--init runs/whole_mobilenetv2_192/weights/model.safetensors`" in cell.why

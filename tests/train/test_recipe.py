@@ -34,3 +34,11 @@ def test_invalid_recipes_are_refused(tmp_path: Path, text: str, message: str) ->
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(InputError, match=message):
         recipes.load(str(tmp_path / "bad.toml"))
+
+
+def test_a_recipe_over_another() -> None:
+    base, changed = recipes.load("arcnn_mobilenetv2_256"), recipes.load("arcnn_k1")
+    assert changed.arguments == {**base.arguments, "parts_used": 1}
+    assert changed.optimisation == base.optimisation
+    assert changed.augmentation == base.augmentation
+    assert changed.fills == ("A1:male:K=1",)

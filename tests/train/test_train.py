@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -36,7 +37,7 @@ def one_thread() -> None:
 class TestResume:
     @pytest.mark.parametrize(
         ("architecture", "schedule", "freeze", "at"),
-        [("finetuned", "cosine", "false", 4), ("arcnn", "plateau", "true", 3)],
+        [("finetuned", "cosine", "false", 4), ("arcnn", "plateau", "false", 3)],
     )
     def test_killed_and_resumed_ends_with_the_same_weights(
         self,
@@ -78,6 +79,71 @@ class TestResume:
         ]
         for name, tensor in states[0]["model"].items():
             assert torch.equal(tensor, states[1]["model"][name]), name
+
+    def test_killed_while_validating(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        recipe = write_recipe()
+        assert run(recipe, small_folder, tmp_path / "whole") == 0
+        original = loop.Trainer.validate
+
+        def killed_in_the_last_epoch(self: loop.Trainer) -> object:
+            if self.step == self.schedule.total:
+                raise Killed
+            return original(self)
+
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(loop.Trainer, "validate", killed_in_the_last_epoch)
+        with pytest.raises(Killed):
+            run(recipe, small_folder, tmp_path / "killed")
+        monkeypatch.setattr(loop.Trainer, "validate", original)
+        assert run(recipe, small_folder, tmp_path / "killed", "--resume") == 0
+        maes = [
+            [json.loads(line)["validation_mae"] for line in path.read_text().splitlines()]
+            for path in (tmp_path / n / "metrics.jsonl" for n in ("whole", "killed"))
+        ]
+        assert len(maes[0]) == 2
+        assert maes[0] == maes[1]
+
+    def test_only_the_same_run_is_continued(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        recipe, out = write_recipe(), tmp_path / "run"
+        assert run(recipe, small_folder, out, "--epochs", "1") == 0
+        for options, named in (
+            (("--epochs", "1", "--seed", "5"), "seed"),
+            (("--epochs", "1", "--sex", "M"), "architecture and sexes and training data"),
+            (("--epochs", "3"), "recipe"),
+            (("--epochs", "1", "--limit", "6"), "training data"),
+        ):
+            assert run(recipe, small_folder, out, "--resume", *options) == 2
+            assert f"another {named}" in capsys.readouterr().err
+        (out / loop.CHECKPOINT).write_bytes(b"damaged")
+        assert run(recipe, small_folder, out, "--resume", "--epochs", "1") == 2
+        assert "checkpoint of run is damaged" in capsys.readouterr().err
+
+    def test_resuming_keeps_the_provenance(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        recipe, init = write_recipe(), tmp_path / "first.safetensors"
+        save_file(torchvision.models.resnet18(weights=None).state_dict(), init)
+        assert run(recipe, small_folder, tmp_path / "run", "--init", str(init)) == 0
+        state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
+        state["step"] = 3  # as if the second epoch had still to come
+        state["records"] = json.dumps(json.loads(state["records"])[:1])
+        state["schedule"]["best"] = 1e9
+        torch.save(state, tmp_path / "run" / loop.CHECKPOINT)
+        assert run(recipe, small_folder, tmp_path / "run", "--resume") == 0
+        provenance = hub.load_config(tmp_path / "run" / "weights")["provenance"]
+        assert provenance["initialisation"] == {"file": "first.safetensors"}
 
     def test_a_run_is_not_overwritten(
         self,
@@ -160,6 +226,61 @@ class TestRun:
 
 
 class TestStart:
+    def test_frozen_statistics_need_some(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        assert run(write_recipe(freeze="true"), small_folder, tmp_path / "run") == 2
+        assert "give --init FILE or --pretrained" in capsys.readouterr().err
+
+    def test_unknown_sex_is_refused(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        data = Path(shutil.copytree(small_folder, tmp_path / "data"))
+        labels = (data / "labels.csv").read_text().replace("True", "", 1)
+        (data / "labels.csv").write_text(labels)
+        assert run(write_recipe(), data, tmp_path / "run") == 2
+        assert "is unknown" in capsys.readouterr().err
+
+    def test_divergence_is_an_error(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(loop.Schedule, "rate", lambda *_: float("nan"))
+        assert run(write_recipe(), small_folder, tmp_path / "run") == 2
+        assert "diverged" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "options", [("--epochs", "0"), ("--epochs", "-1"), ("--limit", "0"), ("--seed", "-1")]
+    )
+    def test_numbers_that_make_no_sense(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe, options: tuple
+    ) -> None:
+        with pytest.raises(SystemExit) as end:
+            run(write_recipe(), small_folder, tmp_path / "run", *options)
+        assert end.value.code == 2
+
+    def test_one_image_is_too_few(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        assert run(write_recipe(), small_folder, tmp_path / "run", "--limit", "1") == 2
+        assert "two different ages" in capsys.readouterr().err
+
     def test_pretrained_takes_torchvisions_weights(
         self,
         small_folder: Path,

@@ -86,12 +86,15 @@ class TestProposals:
 
     def test_fills_up_where_suppression_leaves_too_few(self) -> None:
         agent = AttentionAgent(channels=8, size=64, scales=(64, 64, 64), parts=6)
-        proposals = agent.propose(torch.randn(2, len(agent.anchors)))
-        for boxes in proposals.boxes:
-            assert len(boxes) == 6
-        # No anchor twice.
-        scores = torch.arange(float(len(agent.anchors)))[None]
-        assert len(agent.propose(scores).scores[0].unique()) == 6
+        scores = torch.randn(3, len(agent.anchors), generator=torch.Generator().manual_seed(3))
+        proposals = agent.propose(scores)
+        for i in range(3):
+            kept = nms(agent.anchors, scores[i], 0.25)
+            assert len(kept) < 6
+            order = scores[i].argsort(descending=True)
+            rest = order[~torch.isin(order, kept)]
+            expected = torch.cat([kept, rest])[:6]
+            assert torch.equal(proposals.scores[i], scores[i, expected])
 
     def test_sexes_have_their_own_scores(self) -> None:
         agent = AttentionAgent(channels=8, size=128, parts=2, sexes=2)
@@ -138,6 +141,26 @@ class TestARCNN:
     def test_refuses_k_outside_1_to_m(self, parts: int, used: int) -> None:
         with pytest.raises(InputError, match="between 1 and M"):
             small(parts=parts, parts_used=used)
+
+    @pytest.mark.parametrize("scales", [(48, 96), (1, 2, 3, 4)])
+    def test_refuses_scales_for_other_levels(self, scales: tuple[float, ...]) -> None:
+        with pytest.raises(InputError, match="3 anchor scales"):
+            small(scales=scales)
+
+    def test_one_sex_needs_no_sex(self, batch: tuple[Tensor, Tensor]) -> None:
+        images, sex = batch
+        model = small(sexes=1).eval()
+        with torch.inference_mode():
+            assert torch.equal(model(images).assembled, model(images, sex).assembled)
+
+    def test_two_sexes_need_it(self, batch: tuple[Tensor, Tensor]) -> None:
+        with pytest.raises(InputError, match="takes the sex as an input"):
+            small()(batch[0])
+
+    def test_refuses_too_few_given_regions(self, batch: tuple[Tensor, Tensor]) -> None:
+        given = Proposals(torch.tensor([[[0.0, 0, 40, 40]]]).expand(4, -1, -1), torch.zeros(4, 1))
+        with pytest.raises(InputError, match="3 regions are assessed"):
+            small()(*batch, proposals=given)
 
     def test_refuses_another_input_size(self, batch: tuple[Tensor, Tensor]) -> None:
         with pytest.raises(InputError, match="160 x 160"):

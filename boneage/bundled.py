@@ -1,0 +1,13 @@
+"""What comes with the project: released weights and example radiographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def folder(name: str) -> Path:
+    """The folder ``weights`` or ``data``: beside the package in a checkout, inside it installed."""
+    checkout = PACKAGE.parent / name
+    return checkout if checkout.is_dir() else PACKAGE / name
