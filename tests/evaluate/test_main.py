@@ -1,5 +1,6 @@
 """The command: help, exit codes, and that bad input ends in one sentence."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,10 +80,11 @@ def test_a_file_in_the_place_of_the_folder_exits_2(
 
 
 def test_weights_of_another_task_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    config = json.loads((untrained / "config.json").read_text())
     (tmp_path / "adult").mkdir()
-    (tmp_path / "adult" / "config.json").write_text('{"format": 1, "task": "adult"}')
+    (tmp_path / "adult" / "config.json").write_text(json.dumps(config | {"task": "adult"}))
     assert command.main(["--weights", str(tmp_path / "adult"), "--out", str(tmp_path)]) == 2
     assert "for the task adult, the data for hand" in capsys.readouterr().err
 
