@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import subprocess
 import sys
 from dataclasses import replace
@@ -61,6 +63,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep the memory it frees, where it is the allocator.
+
+    By default every large tensor's memory goes back to the system and comes again page by page,
+    once a step; that costs a training on the CPU a fifth of its time and more.
+    """
+    top_pad, trim_threshold, mmap_max = -2, -1, -4  # malloc.h
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)
+
+
 def natural(text: str) -> int:
     """A whole number from 0, for argparse."""
     if not text.isdecimal():
@@ -96,6 +112,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: for arguments, recipe or data that do not fit.
     """
+    keep_freed_memory()
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed

@@ -29,7 +29,7 @@ class Optimisation:
         factor: what ``plateau`` multiplies the rate with.
         floor: below which ``plateau`` does not go.
         ema: decay of the exponential moving average of the weights, which is what is validated
-            and released.
+            and released; lower at the beginning.
         freeze_batch_norm: keep batch normalisation at its initial statistics.
         clip: largest norm of the gradient.
     """
