@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boneage
-from boneage.errors import InputError
+from boneage.errors import InputError, run_command
 
 if TYPE_CHECKING:
     from boneage.predictor import Assessment, Predictor
@@ -101,15 +101,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(arguments)
-    try:
-        return args.run(args)
-    except InputError as error:
-        print(f"boneage: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        name = Path(error.filename).name if error.filename else "a file"
-        print(f"boneage: {name} cannot be used: {error.strerror}.", file=sys.stderr)
-        return 2
+    return run_command("boneage", lambda: args.run(args))
 
 
 def run_card(args: argparse.Namespace) -> int:

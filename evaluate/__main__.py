@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boneage.errors import InputError
+from boneage.errors import InputError, run_command
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
@@ -78,14 +78,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(arguments)
-    try:
-        return _run(args, sys.argv[1:] if arguments is None else arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        name = Path(error.filename or args.out).name
-        print(f"error: {name}: {error.strerror or 'cannot be read or written'}.", file=sys.stderr)
-    return 2
+    words = sys.argv[1:] if arguments is None else arguments
+    return run_command("evaluate", lambda: _run(args, words))
 
 
 def _run(args: argparse.Namespace, arguments: list[str]) -> int:

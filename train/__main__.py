@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage.errors import InputError
+from boneage.errors import InputError, run_command
 from train import recipe as recipes
 
 if TYPE_CHECKING:
@@ -94,20 +94,11 @@ def positive(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(arguments)
-    try:
-        run(args)
-    except InputError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        name = Path(error.filename).name if error.filename else "a file"
-        print(f"train: {name} cannot be used: {error.strerror}.", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("train", lambda: run(args))
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train as the arguments say.
+def run(args: argparse.Namespace) -> int:
+    """Train as the arguments say; returns the exit code.
 
     Raises:
         InputError: for arguments, recipe or data that do not fit.
@@ -213,6 +204,7 @@ def run(args: argparse.Namespace) -> None:
     if resuming:
         trainer.resume()
     trainer.train()
+    return 0
 
 
 def initialised(

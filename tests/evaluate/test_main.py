@@ -61,7 +61,7 @@ def test_bad_input_exits_2_with_a_sentence(
     assert command.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert error.startswith("error: ")
+    assert error.startswith("evaluate: ")
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -76,7 +76,7 @@ def test_a_file_in_the_place_of_the_folder_exits_2(
     (tmp_path / "taken").touch()
     arguments = ["--from-cases", str(tmp_path / "cases.csv"), "--out", str(tmp_path / "taken")]
     assert command.main(arguments) == 2
-    assert capsys.readouterr().err.endswith("error: taken: File exists.\n")
+    assert capsys.readouterr().err.endswith("evaluate: taken cannot be used: File exists.\n")
 
 
 def test_weights_of_another_task_are_refused(
