@@ -25,7 +25,13 @@ LARGEST = 60_000_000  # bytes of model.safetensors, so that a release fits an or
 
 
 def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str = "") -> Path:
-    """Write a weights folder, the tensors in fp16 (integers as they are).
+    """Write a weights folder, the tensors in fp16 (integers as they are); returns the folder.
+
+    Args:
+        folder: to make, or to overwrite.
+        model: the network.
+        config: all but ``format`` and ``sha256``, which are added.
+        card: the model card, Markdown; see :func:`boneage.card.model_card`.
 
     Raises:
         InputError: if the tensors take more than :data:`LARGEST` bytes.

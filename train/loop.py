@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from boneage import hub
+from boneage.card import model_card
 from boneage.errors import InputError
 from boneage.models.backbones import freeze_batch_norm
 from boneage.transforms import Preprocess
@@ -184,7 +185,8 @@ class Trainer:
         tqdm.write(json.dumps(record))
         if best:
             self.config["provenance"]["metrics"] = dict(record)
-            hub.save(self.out / "weights", self.ema.module, self.config)
+            card = model_card(self.out.resolve().name, self.config, [])
+            hub.save(self.out / "weights", self.ema.module, self.config, card)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a run to be continued."""

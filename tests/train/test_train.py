@@ -174,6 +174,7 @@ class TestRun:
         assert provenance["validation_images"] == 4
         assert provenance["initialisation"] == "random"
         assert predictor.config["sexes"] == ["F", "M"]
+        assert "# run\n" in (tmp_path / "run" / "weights" / hub.CARD).read_text()
         assert predictor.preprocess.resolution == 128  # 299 px, capped at twice the input
 
     def test_metrics_of_each_epoch(

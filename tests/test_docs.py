@@ -1,0 +1,65 @@
+"""The documents say what was measured, of the weights that are released."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from boneage import __version__, hub
+from boneage.predictor import released
+
+
+@pytest.fixture(scope="module")
+def metrics(repo_root: Path) -> list[dict]:
+    return json.loads((repo_root / "results" / "metrics.json").read_text())
+
+
+def test_results_are_of_the_released_weights(metrics: list[dict]) -> None:
+    folder = released("hand")
+    revision = hub.load_config(folder)["sha256"][:12]
+    weights = {r["weights"] for r in metrics if r["measured"] is not None and not r["recorded"]}
+    assert weights == {f"{folder.name}@{revision}"}
+
+
+def test_readme_and_card_state_the_measured_numbers(repo_root: Path, metrics: list[dict]) -> None:
+    readme = (repo_root / "README.md").read_text()
+    card = (released("hand") / hub.CARD).read_text()
+    measured = [r for r in metrics if r["table"][0] == "A" and r["measured"] is not None]
+    assert len(measured) == 1 + 12 + 1
+    for record in measured:
+        number = f"{record['measured']:.2f}"
+        assert number in card, record
+        assert number in readme, record
+    (whole,) = [r for r in measured if r["table"] == "A3"]
+    low, high = whole["ci95"]
+    assert f"{whole['measured']:.2f} months ({low:.2f} to {high:.2f})" in readme
+    validation = hub.load_config(released("hand"))["provenance"]["metrics"]["validation_mae"]
+    assert f"{validation:.2f}" in readme
+
+
+def test_readme_names_commands_that_exist(repo_root: Path) -> None:
+    readme = (repo_root / "README.md").read_text()
+    targets = set(re.findall(r"^(\w+):", (repo_root / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make (\w+)", readme)) <= targets
+    recipes = {path.stem for path in (repo_root / "train" / "recipes").glob("*.toml")}
+    assert set(re.findall(r"python -m train (\w+) ", readme)) <= recipes
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (repo_root / path).exists(), path
+
+
+def test_one_version_everywhere(repo_root: Path) -> None:
+    assert f"version: {__version__}\n" in (repo_root / "CITATION.cff").read_text()
+    assert f"## {__version__} (" in (repo_root / "CHANGELOG.md").read_text()
+    project = tomllib.loads((repo_root / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "boneage.__version__"
+
+
+def test_every_requirement_is_pinned_with_its_reason(repo_root: Path) -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (repo_root / name).read_text().splitlines():
+            if line and not line.startswith(("#", "-r")):
+                assert re.fullmatch(r"[\w-]+==[\w.]+ +# .+", line), line
