@@ -51,10 +51,15 @@ def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": FORMAT, **config, "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / TENSORS).write_bytes(data)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    files = {TENSORS: data, CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
     if card:
-        (folder / CARD).write_text(card, encoding="utf-8")
+        files[CARD] = card.encode()
+    # All written before any is replaced: a kill leaves the old folder or, at worst, one that
+    # loading refuses by its hash.
+    for name, content in files.items():
+        (folder / f"{name}.part").write_bytes(content)
+    for name in files:
+        (folder / f"{name}.part").replace(folder / name)
     return folder
 
 
