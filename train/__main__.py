@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--init",
         type=Path,
-        help="start the backbone from a safetensors file: torchvision's names, or a trained run's",
+        help="start the backbone from a safetensors file: torchvision's names, or a trained run's "
+        "(of an AR-CNN the recognition agent's heads too)",
     )
     p.add_argument(
         "--precision",
@@ -222,6 +223,8 @@ def initialised(
         ) from None
     if init:
         model.backbone.load_initialisation(init)
+        if architecture == "arcnn":
+            model.recognition.load_heads(init)
         return model, origin_of(init)
     return model, "torchvision ImageNet" if pretrained else "random"
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
@@ -212,6 +214,21 @@ class RecognitionAgent(nn.Module):
         self.whole_head = AgeHead(backbone.channels, sexes, dropout)
         self.part_head = AgeHead(backbone.channels, sexes, dropout)
         self.concatenated_head = AgeHead(backbone.channels * (parts_used + 1), sexes, dropout)
+
+    def load_heads(self, file: Path) -> None:
+        """Take the heads over from another AR-CNN's safetensors file, as far as they fit.
+
+        The attention agent is not taken over: with other anchors it has to learn anew.
+        """
+        tensors = load_file(file)
+        fitting = {
+            name: tensors[f"recognition.{name}"].to(value.dtype)
+            for name, value in self.state_dict().items()
+            if "_head." in name
+            and f"recognition.{name}" in tensors
+            and tensors[f"recognition.{name}"].shape == value.shape
+        }
+        self.load_state_dict(fitting, strict=False)
 
     def forward(
         self, whole_features: Tensor, parts: Tensor, sex: Tensor | None = None
