@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
@@ -200,6 +203,30 @@ class TestARCNN:
             training = model(*batch)
             evaluation = model.eval()(*batch)
         assert torch.allclose(training.assembled, evaluation.assembled, atol=1e-5)
+
+
+class TestInitialisation:
+    def test_heads_come_along_and_the_attention_agent_does_not(self, tmp_path: Path) -> None:
+        torch.manual_seed(1)
+        trained = ARCNN("resnet18", size=128, part_size=64, sexes=2)
+        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        model = small()
+        before = model.attention.scorers[0].weight.clone()
+        model.recognition.load_heads(tmp_path / "trained.safetensors")
+        ours, theirs = model.recognition, trained.recognition
+        assert torch.equal(ours.part_head.linear.weight, theirs.part_head.linear.weight)
+        assert torch.equal(ours.concatenated_head.linear.bias, theirs.concatenated_head.linear.bias)
+        assert torch.equal(model.attention.scorers[0].weight, before)
+
+    def test_a_head_of_another_k_is_left_as_it_is(self, tmp_path: Path) -> None:
+        trained = ARCNN("resnet18", size=128, part_size=64, parts_used=1, sexes=2)
+        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        model = small()
+        before = model.recognition.concatenated_head.linear.weight.clone()
+        model.recognition.load_heads(tmp_path / "trained.safetensors")
+        assert torch.equal(model.recognition.concatenated_head.linear.weight, before)
+        whole = trained.recognition.whole_head.linear.weight
+        assert torch.equal(model.recognition.whole_head.linear.weight, whole)
 
 
 class TestGradients:
