@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--init",
         type=Path,
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's "
-        "(of an AR-CNN the recognition agent's heads too)",
+        "(of an AR-CNN also its heads and, where the anchors are the same, its attention agent)",
     )
     p.add_argument(
         "--precision",
@@ -224,7 +224,7 @@ def initialised(
     if init:
         model.backbone.load_initialisation(init)
         if architecture == "arcnn":
-            model.recognition.load_heads(init)
+            model.load_agents(init)
         return model, origin_of(init)
     return model, "torchvision ImageNet" if pretrained else "random"
 

@@ -10,6 +10,7 @@ Shapes below: N images, A anchors, M proposed parts, K parts used, L features, S
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,21 +216,6 @@ class RecognitionAgent(nn.Module):
         self.part_head = AgeHead(backbone.channels, sexes, dropout)
         self.concatenated_head = AgeHead(backbone.channels * (parts_used + 1), sexes, dropout)
 
-    def load_heads(self, file: Path) -> None:
-        """Take the heads over from another AR-CNN's safetensors file, as far as they fit.
-
-        The attention agent is not taken over: with other anchors it has to learn anew.
-        """
-        tensors = load_file(file)
-        fitting = {
-            name: tensors[f"recognition.{name}"].to(value.dtype)
-            for name, value in self.state_dict().items()
-            if "_head." in name
-            and f"recognition.{name}" in tensors
-            and tensors[f"recognition.{name}"].shape == value.shape
-        }
-        self.load_state_dict(fitting, strict=False)
-
     def forward(
         self, whole_features: Tensor, parts: Tensor, sex: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -293,6 +279,7 @@ class ARCNN(nn.Module):
         shared = Backbone(backbone, pretrained)
         self.size = size
         self.part_size = part_size
+        self.scales = list(scales)
         self.attention = AttentionAgent(shared.channels, size, scales, parts, sexes)
         self.recognition = RecognitionAgent(shared, parts_used, sexes, dropout)
 
@@ -305,6 +292,26 @@ class ARCNN(nn.Module):
     def heat_map_layer(self) -> nn.Module:
         """The layer Grad-CAM explains the whole-image branch at."""
         return self.backbone
+
+    def load_agents(self, file: Path) -> None:
+        """Take over from another AR-CNN's safetensors file what fits beside the backbone.
+
+        That is every head of the same shape, and the attention agent where the folder's config says
+        that its anchors are the same: with others it has to learn anew.
+        """
+        config = file.with_name("config.json")
+        before = json.loads(config.read_text("utf-8"))["architecture"] if config.is_file() else {}
+        arguments = before.get("arguments", {})
+        same_anchors = arguments.get("scales") == self.scales and arguments["size"] == self.size
+        tensors = load_file(file)
+        fitting = {
+            name: tensors[name].to(value.dtype)
+            for name, value in self.state_dict().items()
+            if ("_head." in name or (same_anchors and name.startswith("attention.")))
+            and name in tensors
+            and tensors[name].shape == value.shape
+        }
+        self.load_state_dict(fitting, strict=False)
 
     def forward(
         self, images: Tensor, sex: Tensor | None = None, proposals: Proposals | None = None

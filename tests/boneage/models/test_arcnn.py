@@ -212,7 +212,7 @@ class TestInitialisation:
         save_file(trained.state_dict(), tmp_path / "trained.safetensors")
         model = small()
         before = model.attention.scorers[0].weight.clone()
-        model.recognition.load_heads(tmp_path / "trained.safetensors")
+        model.load_agents(tmp_path / "trained.safetensors")
         ours, theirs = model.recognition, trained.recognition
         assert torch.equal(ours.part_head.linear.weight, theirs.part_head.linear.weight)
         assert torch.equal(ours.concatenated_head.linear.bias, theirs.concatenated_head.linear.bias)
@@ -223,7 +223,7 @@ class TestInitialisation:
         save_file(trained.state_dict(), tmp_path / "trained.safetensors")
         model = small()
         before = model.recognition.concatenated_head.linear.weight.clone()
-        model.recognition.load_heads(tmp_path / "trained.safetensors")
+        model.load_agents(tmp_path / "trained.safetensors")
         assert torch.equal(model.recognition.concatenated_head.linear.weight, before)
         whole = trained.recognition.whole_head.linear.weight
         assert torch.equal(model.recognition.whole_head.linear.weight, whole)
