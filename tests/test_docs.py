@@ -44,7 +44,7 @@ def test_readme_and_card_state_the_measured_numbers(repo_root: Path, metrics: li
 def test_readme_names_commands_that_exist(repo_root: Path) -> None:
     readme = (repo_root / "README.md").read_text()
     targets = set(re.findall(r"^(\w+):", (repo_root / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make (\w+)", readme)) <= targets
+    assert set(re.findall(r"(?:^|`)make (\w+)", readme, re.MULTILINE)) <= targets
     recipes = {path.stem for path in (repo_root / "train" / "recipes").glob("*.toml")}
     assert set(re.findall(r"python -m train (\w+) ", readme)) <= recipes
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
