@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--init",
         type=Path,
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's "
-        "(of an AR-CNN also its heads and, where the anchors are the same, its attention agent)",
+        "(of an AR-CNN also its heads and, with the same arguments, its attention agent)",
     )
     p.add_argument(
         "--precision",
@@ -224,7 +224,9 @@ def initialised(
     if init:
         model.backbone.load_initialisation(init)
         if architecture == "arcnn":
-            model.load_agents(init)
+            before = config_beside(init).get("architecture")
+            same = before == {"name": architecture, "arguments": arguments}
+            model.load_agents(init, attention=same)
         return model, origin_of(init)
     return model, "torchvision ImageNet" if pretrained else "random"
 
@@ -233,14 +235,19 @@ def origin_of(file: Path) -> dict[str, Any]:
     """What is known of an initialisation: its name, its own account, and how it was trained."""
     from safetensors import safe_open
 
-    from boneage import hub
-
     origin: dict[str, Any] = {"file": file.name}
     with safe_open(file, "pt") as tensors:
         origin |= {k: v for k, v in (tensors.metadata() or {}).items() if k != "format"}
-    if (file.parent / hub.CONFIG).is_file():
-        origin["provenance"] = hub.load_config(file.parent)["provenance"]
+    if config := config_beside(file):
+        origin["provenance"] = config["provenance"]
     return origin
+
+
+def config_beside(file: Path) -> dict[str, Any]:
+    """The config of the weights folder that a file lies in; empty if it lies in none."""
+    from boneage import hub
+
+    return hub.load_config(file.parent) if (file.parent / hub.CONFIG).is_file() else {}
 
 
 def resolution_of(folder: LabelledFolder) -> int:

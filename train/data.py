@@ -111,10 +111,9 @@ class Batches(Dataset[Batch]):
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
-        self.first = 0
         self.ages = torch.tensor([case.age for case in data.cases], dtype=torch.float32)
         self.sex = torch.tensor([sexes.index(case.sex or "") for case in data.cases])
+        self.start(0)
 
     @property
     def steps(self) -> int:
@@ -125,6 +124,9 @@ class Batches(Dataset[Batch]):
     def start(self, epoch: int, first: int = 0) -> None:
         """Begin an epoch at its batch ``first``."""
         self.epoch, self.first = epoch, first
+        self.order = np.arange(len(self.ages))
+        if self.augmentation is not None:
+            self.order = np.random.default_rng((self.seed, epoch)).permutation(self.order)
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -132,11 +134,8 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, item: int) -> Batch:
         if not 0 <= item < len(self):
             raise IndexError(item)
-        order = np.arange(len(self.ages))
-        if self.augmentation is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
         first = (self.first + item) * self.batch_size
-        index = order[first : first + self.batch_size]
+        index = self.order[first : first + self.batch_size]
         draws = np.zeros((len(index), Augmentation.DRAWS), np.float32)
         if self.augmentation is not None:
             draws = np.stack([self.augmentation.draw(self.seed, self.epoch, i) for i in index])

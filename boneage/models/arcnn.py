@@ -10,7 +10,6 @@ Shapes below: N images, A anchors, M proposed parts, K parts used, L features, S
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,7 +278,6 @@ class ARCNN(nn.Module):
         shared = Backbone(backbone, pretrained)
         self.size = size
         self.part_size = part_size
-        self.scales = list(scales)
         self.attention = AttentionAgent(shared.channels, size, scales, parts, sexes)
         self.recognition = RecognitionAgent(shared, parts_used, sexes, dropout)
 
@@ -293,21 +291,18 @@ class ARCNN(nn.Module):
         """The layer Grad-CAM explains the whole-image branch at."""
         return self.backbone
 
-    def load_agents(self, file: Path) -> None:
+    def load_agents(self, file: Path, attention: bool) -> None:
         """Take over from another AR-CNN's safetensors file what fits beside the backbone.
 
-        That is every head of the same shape, and the attention agent where the folder's config says
-        that its anchors are the same: with others it has to learn anew.
+        Args:
+            file: its tensors; heads of another shape are left as they are.
+            attention: take the attention agent too; with other anchors it has to learn anew.
         """
-        config = file.with_name("config.json")
-        before = json.loads(config.read_text("utf-8"))["architecture"] if config.is_file() else {}
-        arguments = before.get("arguments", {})
-        same_anchors = arguments.get("scales") == self.scales and arguments["size"] == self.size
         tensors = load_file(file)
         fitting = {
             name: tensors[name].to(value.dtype)
             for name, value in self.state_dict().items()
-            if ("_head." in name or (same_anchors and name.startswith("attention.")))
+            if ("_head." in name or (attention and name.startswith("attention.")))
             and name in tensors
             and tensors[name].shape == value.shape
         }
