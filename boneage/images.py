@@ -44,6 +44,7 @@ class Radiograph:
         sex: "F" or "M" from a DICOM header, else None.
         age_years: chronological age from a DICOM header, else None.
         warnings: what the user should know about the reading, in plain language.
+        unassessable: why no age may be given though the picture can be shown, in plain language.
     """
 
     pixels: np.ndarray
@@ -53,6 +54,7 @@ class Radiograph:
     sex: str | None = None
     age_years: float | None = None
     warnings: tuple[str, ...] = ()
+    unassessable: str | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2 or self.pixels.dtype not in (np.uint8, np.uint16):
