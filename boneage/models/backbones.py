@@ -6,6 +6,8 @@ network (its ImageNet weights, a file on disk) loads without renaming.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +28,8 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: channels C of the feature map.
-        stride: input pixels a cell of the feature map stands for (32 for all of them).
+        stride: input pixels a cell of the feature map stands for (32 for all of them); the
+            smallest input.
 
     Raises:
         InputError: for an unknown name.
@@ -38,20 +41,56 @@ class Backbone(nn.Module):
         super().__init__()
         if name not in BACKBONES:
             raise InputError(f"Unknown backbone {name!r}. Known are: {', '.join(BACKBONES)}.")
-        network = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
-        head = "classifier" if name == "mobilenet_v2" else "fc"
+        network = torchvision_network(name, pretrained)
         self.name = name
-        self.channels = network.last_channel if head == "classifier" else network.fc.in_features
         # The children keep their names; the head and the pooling before it are left behind.
         for child_name, child in network.named_children():
-            if child_name not in (head, "avgpool"):
+            if child_name not in ("fc", "classifier", "avgpool", "dropout"):
                 self.add_module(child_name, child)
+        self.channels = self.shapes(self.stride)[-1][0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature map of ``images``: (N, 3, H, W) -> (N, C, ceil(H / 32), ceil(W / 32))."""
-        for child in self.children():
-            images = child(images)
-        return images
+        """Feature map of ``images``: (N, 3, H, W) -> (N, C, h, w), h and w about H / 32, W / 32."""
+        return self.staged(images, ())[-1]
+
+    def staged(self, images: Tensor, stages: Sequence[str]) -> list[Tensor]:
+        """The outputs of the named stages, in the order of the network, and the feature map.
+
+        Args:
+            images: (N, 3, H, W).
+            stages: torchvision's module names, as ``layer2`` or ``features.14``.
+
+        Raises:
+            InputError: for a name that is no stage of this backbone.
+        """
+        outputs = []
+        known = []
+        for name, module in self._stages():
+            known.append(name)
+            images = module(images)
+            if name in stages:
+                outputs.append(images)
+        if unknown := sorted(set(stages) - set(known)):
+            raise InputError(
+                f"{self.name} has no stage {unknown[0]}; its stages are {', '.join(known)}."
+            )
+        return [*outputs, images]
+
+    def shapes(self, size: int, stages: Sequence[str] = ()) -> list[tuple[int, int, int]]:
+        """(C, h, w) of what :meth:`staged` returns for a square input of ``size`` px."""
+        # On the meta device shapes are computed and nothing else.
+        twin = copy.deepcopy(self).to("meta").eval()
+        with torch.no_grad():
+            outputs = twin.staged(torch.empty(1, 3, size, size, device="meta"), stages)
+        return [tuple(output.shape[1:]) for output in outputs]
+
+    def _stages(self) -> Iterator[tuple[str, nn.Module]]:
+        """What runs one after the other: the children, and those of a long sequence of them."""
+        for name, child in self.named_children():
+            if name == "features":
+                yield from ((f"features.{inner}", m) for inner, m in child.named_children())
+            else:
+                yield name, child
 
     def load_initialisation(self, file: Path) -> None:
         """Load every tensor of this backbone from a safetensors file.
@@ -82,6 +121,16 @@ class Backbone(nn.Module):
             raise InputError(f"{file.name}: {wrong[0]} has another shape than {self.name} needs.")
         values = {name: tensors[prefix + name].to(value.dtype) for name, value in wanted.items()}
         self.load_state_dict(values, strict=False)
+
+
+def torchvision_network(name: str, pretrained: bool) -> nn.Module:
+    """torchvision's own network; of GoogLeNet without the classifiers that only training uses."""
+    weights = "DEFAULT" if pretrained else None
+    if name != "googlenet":
+        return torchvision.models.get_model(name, weights=weights)
+    network = torchvision.models.googlenet(weights=weights, init_weights=not pretrained)
+    network.aux1 = network.aux2 = None
+    return network
 
 
 def freeze_batch_norm(module: nn.Module) -> None:

@@ -16,13 +16,27 @@ from boneage.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v2")
+# torchvision's names, and the stages of each that feed the connections of hierarchical features:
+# VGG's pooled blocks 3 and 4 (the paper's), elsewhere the stages of the same strides, 8 and 16.
+BACKBONES: Mapping[str, tuple[str, str]] = {
+    "resnet18": ("layer2", "layer3"),
+    "resnet34": ("layer2", "layer3"),
+    "resnet50": ("layer2", "layer3"),
+    "mobilenet_v2": ("features.6", "features.13"),
+    "googlenet": ("inception3b", "inception4e"),
+    "vgg11_bn": ("features.14", "features.21"),
+    "vgg13_bn": ("features.20", "features.27"),
+    "vgg16_bn": ("features.23", "features.33"),
+}
 UNITS = {"hand": "months", "adult": "years"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: where its class is, what it is for, and a line about it."""
+    """One network: where its class is, what it was published for, and a line about it.
+
+    What weights of it are for, the data that they were trained on decide.
+    """
 
     module: str
     cls: str
@@ -39,6 +53,18 @@ MODELS: Mapping[str, Entry] = {
     "arcnn": Entry("boneage.models.arcnn", "ARCNN", "hand", "AR-CNN (Liu et al. 2019)"),
     "finetuned": Entry(
         "boneage.models.finetuned", "FineTuned", "hand", "one backbone, one linear unit a sex"
+    ),
+    "early_fusion": Entry(
+        "boneage.models.finetuned", "EarlyFusion", "adult", "several backbones trained as one"
+    ),
+    "late_fusion": Entry(
+        "boneage.models.finetuned", "LateFusion", "adult", "the mean of networks trained one by one"
+    ),
+    "hierarchical": Entry(
+        "boneage.models.hierarchical",
+        "HierarchicalVGG",
+        "adult",
+        "hierarchical features (Nguyen and Kim)",
     ),
 }
 

@@ -20,10 +20,22 @@ def test_same_features_as_torchvision(name: str) -> None:
     backbone = Backbone(name).eval()
     backbone.load_state_dict(network.state_dict(), strict=False)
     images = torch.randn(1, 3, 64, 64)
-    pooled = backbone(images).mean(dim=(2, 3))
-    head = network.classifier if name == "mobilenet_v2" else network.fc
-    assert torch.allclose(head(pooled), network(images), atol=1e-4)
-    assert pooled.shape == (1, backbone.channels)
+    features = backbone(images)
+    head = network.fc if hasattr(network, "fc") else network.classifier
+    pooled = network.avgpool(features) if name.startswith("vgg") else features.mean(dim=(2, 3))
+    assert torch.allclose(head(pooled.flatten(1)), network(images), atol=1e-4)
+    assert features.shape[:2] == (1, backbone.channels)
+
+
+def test_outputs_of_stages() -> None:
+    backbone = Backbone("resnet18").eval()
+    images = torch.randn(1, 3, 64, 64)
+    stem = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(images))))
+    layer2 = backbone.layer2(backbone.layer1(stem))
+    found, last = backbone.staged(images, ["layer2"])
+    assert torch.equal(found, layer2)
+    assert torch.equal(last, backbone(images))
+    assert backbone.shapes(64, ["layer2"]) == [layer2.shape[1:], last.shape[1:]]
 
 
 class TestInitialisation:

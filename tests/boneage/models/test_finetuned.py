@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from boneage.errors import InputError
+from boneage.models.finetuned import EarlyFusion, FineTuned, LateFusion
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1)).expand(
+        -1, 3, -1, -1
+    )
+
+
+class TestFineTuned:
+    @pytest.mark.parametrize("backbone", ["vgg11_bn", "googlenet", "resnet18", "mobilenet_v2"])
+    def test_one_linear_unit(self, backbone: str, images: Tensor) -> None:
+        model = FineTuned(backbone).eval()
+        assert model.head.linear.out_features == 1
+        with torch.inference_mode():
+            assert model(images).assembled.shape == (2,)
+
+    def test_a_vgg_may_keep_its_fully_connected_layers(self, images: Tensor) -> None:
+        model = FineTuned("vgg11_bn", fully_connected=True).eval()
+        assert model.head.linear.in_features == 4096
+        with torch.inference_mode():
+            assert model(images).assembled.shape == (2,)
+
+    def test_other_backbones_have_none(self) -> None:
+        with pytest.raises(InputError, match="resnet18 has no fully connected layers"):
+            FineTuned("resnet18", fully_connected=True)
+
+
+class TestEarlyFusion:
+    def test_concatenates_all_features(self, images: Tensor) -> None:
+        model = EarlyFusion(("resnet18", "mobilenet_v2")).eval()
+        assert model.head.linear.in_features == 512 + 1280
+        with torch.inference_mode():
+            assert model(images).assembled.shape == (2,)
+
+    def test_trains_as_one_network(self, images: Tensor) -> None:
+        model = EarlyFusion(("resnet18", "googlenet"))
+        model.loss(model(images), torch.tensor([-1.0, 1.0]))["recognition"].backward()
+        assert all(p.grad is not None for p in model.parameters())
+
+
+class TestLateFusion:
+    MEMBERS = (
+        {"name": "finetuned", "arguments": {"backbone": "resnet18"}},
+        {"name": "finetuned", "arguments": {"backbone": "mobilenet_v2"}},
+    )
+
+    def test_is_the_mean_of_its_members(self, images: Tensor) -> None:
+        model = LateFusion(self.MEMBERS).eval()
+        with torch.inference_mode():
+            one, other = (member(images).assembled for member in model.members)
+            assert torch.allclose(model(images).assembled, (one + other) / 2)
+
+    def test_members_may_take_smaller_input(self, images: Tensor) -> None:
+        model = LateFusion(self.MEMBERS, sizes=[64, 32]).eval()
+        reduced = torch.nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+        with torch.inference_mode():
+            expected = (
+                model.members[0](images).assembled + model.members[1](reduced).assembled
+            ) / 2
+            assert torch.allclose(model(images).assembled, expected)
