@@ -8,18 +8,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from boneage.models.registry import MODELS
 
-RSNA = """\
+
+@dataclass(frozen=True)
+class Source:
+    """A published data set: how to credit it, and the licence of weights made from it."""
+
+    text: str
+    licence: Mapping[str, str]
+
+
+SOURCES: Mapping[str, Source] = {
+    "rsna": Source(
+        """\
 RSNA Pediatric Bone Age Challenge 2017, Radiological Society of North America
 (<https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017>); Halabi
 et al., Radiology 2019; 290(2):498-503. The images are for academic, educational and other
 non-commercial use, without any attempt to identify a patient; these weights, made from them, are
-released on the same terms."""
+released on the same terms.""",
+        {"license": "other", "license_name": "rsna-bone-age-non-commercial"},
+    ),
+    "nih": Source(
+        """\
+ChestX-ray14, provided by the NIH Clinical Center (<https://nihcc.app.box.com/v/ChestXray-NIHCC>);
+Wang et al., ChestX-ray8, IEEE CVPR 2017, 3462-3471. There are no restrictions on the images' use;
+these weights, made from them, are released under Apache-2.0.""",
+        {"license": "apache-2.0"},
+    ),
+}
+OWN_DATA = Source(
+    "The folder is not one of the published data sets; who passes the weights on states its terms.",
+    {"license": "other", "license_name": "see-data"},
+)
 
-LIMITS = """\
+LIMITS = {
+    "hand": """\
 For research and education. Not a medical device, not for diagnosis, and no substitute for a
 radiologist's reading.
 
@@ -29,7 +56,18 @@ radiologist's reading.
 - The reference is the challenge's: a reading by several paediatric radiologists in the manner of
   Greulich and Pyle. It is bone age, not chronological age.
 - What is no hand is not yet recognised: such an image gets an age that means nothing.
-- The attention boxes show which regions the network used, not where a disease is."""
+- The attention boxes show which regions the network used, not where a disease is.""",
+    "adult": """\
+For research and education. Not a medical device, not for diagnosis, and no evidence of anybody's
+age in law.
+
+- The reference is the chronological age that the image's source states, in whole years where it
+  states no more.
+- The error differs with age: see the results by age band of an evaluation. Below the youngest and
+  above the oldest training cases it was not measured.
+- A frontal image of another kind than the training images gets an age that means little.
+- The heat map shows which regions raised the age, not where a disease is.""",
+}
 
 
 def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -46,19 +84,24 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
     own = [record for record in metrics if record["table"][0] in "AB" and _is_of(record, id)]
     provenance = config["provenance"]
     sexes = config["sexes"]
-    policy = "one network, sex as an input" if len(sexes) > 1 else f"for sex {sexes[0]} only"
+    policy = {0: "sex is no input", 1: f"for sex {''.join(sexes)} only"}.get(
+        len(sexes), "one network, sex as an input"
+    )
+    source = _source(provenance.get("data", ""))
+    hand = config["task"] == "hand"
+    load, file, sex = ("", "hand.png", ', sex="F"') if hand else (', task="adult"', "chest.png", "")
     lines = [
-        _metadata(id, own),
+        _metadata(id, own, source, hand),
         f"# {id}\n",
         f"{MODELS[config['architecture']['name']].summary}: the {_what(config)} from a frontal "
         f"radiograph, in {config['unit']}, {policy}. Part of boneage.\n",
         "## Use\n",
-        "```python\nfrom boneage import images\nfrom boneage.predictor import Predictor\n\n"
-        f'predictor = Predictor.load("weights/{id}")\n'
-        '(assessment,) = predictor.assess(images.read("hand.png"), sex="F")\n'
+        "```python\nfrom boneage.predictor import Predictor\n\n"
+        f'predictor = Predictor.load("weights/{id}"{load})\n'
+        f'(assessment,) = predictor.assess(predictor.read("{file}"){sex})\n'
         "print(assessment.age, assessment.unit)\n```\n",
         "## Intended use and limits\n",
-        LIMITS + "\n",
+        LIMITS[config["task"]] + "\n",
         "## Results\n",
         *_validation(provenance),
         *_test(own, config["unit"]),
@@ -70,7 +113,7 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
         f"input {config['preprocess']['size']} px",
         f"- architecture: {config['architecture']}\n",
         "## Data and licence\n",
-        RSNA + "\n",
+        source.text + "\n",
     ]  # fmt: skip
     if "keras" in json.dumps(provenance).lower():
         lines.append(
@@ -102,16 +145,21 @@ def _origin(initialisation: Any) -> str:
 
 
 def _what(config: Mapping[str, Any]) -> str:
-    return "bone age of a hand" if config["task"] == "hand" else "age of an adult"
+    return "bone age of a hand" if config["task"] == "hand" else "age of a skeleton"
 
 
-def _metadata(id: str, records: Sequence[Mapping[str, Any]]) -> str:
+def _source(data: str) -> Source:
+    """Of a labelled folder, by the name that ``boneage prepare`` and the bundled ones give it."""
+    return next((s for name, s in SOURCES.items() if data.startswith(name)), OWN_DATA)
+
+
+def _metadata(id: str, records: Sequence[Mapping[str, Any]], source: Source, hand: bool) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
         EvalResult(
             task_type="image-regression",
-            task_name="Bone age assessment",
+            task_name="Bone age assessment" if hand else "Age assessment",
             dataset_type=record["dataset"].split("/")[0],
             dataset_name=record["dataset"],
             dataset_split=record["dataset"].rpartition("/")[2],
@@ -122,10 +170,9 @@ def _metadata(id: str, records: Sequence[Mapping[str, Any]]) -> str:
         for record in records
     ]
     data = ModelCardData(
-        license="other",
-        license_name="rsna-bone-age-non-commercial",
+        **source.licence,
         library_name="boneage",
-        tags=["bone-age", "radiograph", "medical-imaging", "safetensors"],
+        tags=["bone-age" if hand else "age", "radiograph", "medical-imaging", "safetensors"],
         model_name=id if results else None,
         eval_results=results or None,
     )

@@ -2,11 +2,14 @@
 
 A labelled folder is ``labels.csv`` beside ``images/<id>.<any supported ending>``. Columns: ``id``,
 ``split`` (train, validation, test), the age as ``boneage`` (months) or ``age`` (years), ``male``
-(True or False) or ``sex`` (F or M), optionally ``patient``.
+(True or False) or ``sex`` (F or M), optionally ``patient``. Without ``split`` patients are split at
+random, always in the same way, 70 to 30 into training and test as by Nguyen and Kim; a seventh of
+the training side is held out for validation, of which the paper says nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -102,10 +105,10 @@ def load(folder: str | Path) -> LabelledFolder:
     columns, rows = read_csv(labels.read_bytes(), labels.name)
     age_column = next((c for c in AGE_COLUMNS if c in columns), None)
     sex_column = next((c for c in ("sex", "male") if c in columns), None)
-    if "id" not in columns or "split" not in columns or not age_column or not sex_column:
+    if "id" not in columns or not age_column or not sex_column:
         raise InputError(
-            f"labels.csv has the columns {', '.join(columns)}; it needs id, split, boneage "
-            "(months) or age (years), and sex or male."
+            f"labels.csv has the columns {', '.join(columns)}; it needs id, boneage (months) or "
+            "age (years), sex or male, and may have split and patient."
         )
     _, unit, oldest = AGE_COLUMNS[age_column]
     images = find_images(root / "images")
@@ -123,8 +126,10 @@ def load(folder: str | Path) -> LabelledFolder:
                 f"{where}: {age_column} is {row[age_column]!r}; expected are {unit}, 0 to "
                 f"{oldest:g}."
             )
-        if row["split"] not in SPLITS:
-            raise InputError(f"{where}: split is {row['split']!r}; known are {', '.join(SPLITS)}.")
+        patient = row.get("patient") or None
+        split = row["split"] if "split" in columns else random_split(patient or id)
+        if split not in SPLITS:
+            raise InputError(f"{where}: split is {split!r}; known are {', '.join(SPLITS)}.")
         if id in cases:
             raise InputError(f"{where}: this id comes twice.")
         if id not in images:
@@ -135,9 +140,15 @@ def load(folder: str | Path) -> LabelledFolder:
                 f"{where}: {sex_column} is {row[sex_column]!r}; expected are "
                 f"{'True or False' if sex_column == 'male' else 'F or M'}, or nothing if unknown."
             )
-        cases[id] = Case(id, images[id], row["split"], age, sex, row.get("patient") or None)
+        cases[id] = Case(id, images[id], split, age, sex, patient)
     _refuse_patients_in_two_splits(cases)
     return _folder(root, age_column, cases)
+
+
+def random_split(patient: str) -> str:
+    """The split of a patient, from a hash of the key: 60 % train, 10 % validation, 30 % test."""
+    share = int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8]) / 2**64
+    return "test" if share < 0.3 else "validation" if share < 0.4 else "train"
 
 
 def _load_rsna(root: Path) -> LabelledFolder:

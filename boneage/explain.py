@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from boneage.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ def grad_cam(layer: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
         if not output.requires_grad:  # frozen weights: the activations start the gradient
             output = output.detach().requires_grad_()
         kept.append(output)
-        return output
+        return output.clone()  # what follows may change it in place
 
     handle = layer.register_forward_hook(keep)
     try:
@@ -55,6 +57,27 @@ def grad_cam(layer: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     maps = (weights * kept[0].detach()).sum(dim=1).clamp(min=0)
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def layer_of(model: nn.Module, name: str | None = None) -> nn.Module:
+    """A convolutional layer, or a block of them, by its name; by default the model's own choice.
+
+    Args:
+        model: a network of this project.
+        name: as in ``named_modules``: ``backbone.layer3``, ``backbone.features.4.conv``.
+
+    Raises:
+        InputError: for a name that no module of the network has.
+    """
+    if name is None:
+        return model.heat_map_layer
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise InputError(
+            f"The network has no layer {name!r}; its layers have names like backbone.layer4 "
+            "(ResNet) or backbone.features.13 (MobileNetV2, VGG)."
+        ) from None
 
 
 def display_image(pixels: np.ndarray, largest: int = 1024) -> Image.Image:

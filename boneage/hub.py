@@ -21,7 +21,6 @@ TENSORS = "model.safetensors"
 CARD = "README.md"
 FORMAT = 1
 NEEDED = ("architecture", "task", "unit", "sexes", "preprocess", "age", "provenance", "sha256")
-LARGEST = 60_000_000  # bytes of model.safetensors, so that a release fits an ordinary repository
 
 
 def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str = "") -> Path:
@@ -34,7 +33,7 @@ def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str
         card: the model card, Markdown; see :func:`boneage.card.model_card`.
 
     Raises:
-        InputError: if the tensors take more than :data:`LARGEST` bytes.
+        InputError: if a value is too large for fp16.
     """
     from safetensors.torch import save as serialise
 
@@ -46,8 +45,6 @@ def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str
     if overflown:
         raise InputError(f"{overflown[0]} does not fit into 16-bit floating point.")
     data = serialise(tensors, metadata={"format": "pt"})
-    if len(data) > LARGEST:
-        raise InputError(f"The weights take {len(data)} bytes; at most {LARGEST} are released.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": FORMAT, **config, "sha256": hashlib.sha256(data).hexdigest()}

@@ -1,16 +1,16 @@
-"""The one way from a radiograph to an age: page, command line, evaluator and Python all use it."""
+"""The one way from a file to an age: page, command line, evaluator and Python all use it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage import bundled, hub, quality
+from boneage import bundled, hub, images, quality
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.sex import SEX_NAMES
@@ -18,6 +18,17 @@ from boneage.transforms import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+# What a CT volume becomes for weights whose config names it: kind and extent of the projection.
+PROJECTIONS = {
+    "bone": ("bone", "all"),
+    "radiograph": ("radiograph", "all"),
+    "thorax": ("radiograph", "thorax"),
+}
+NOT_CT = (
+    "This is a chest radiograph computed from CT. The weights were trained on real chest "
+    "radiographs, not on CT: how far their age errs here was not measured."
+)
 
 
 @dataclass(frozen=True)
@@ -206,12 +217,35 @@ class Predictor:
             raise InputError(f"The weights {id} are for the task {config['task']}, not {task}.")
         return cls(model, config, id, commit or config["sha256"][:12], device)
 
+    def read(self, source: str | Path | bytes, *, id: str | None = None) -> Radiograph:
+        """Read what these weights can assess: a radiograph, or a CT volume as they know it.
+
+        Args:
+            source: a radiograph's path or content (see :func:`boneage.images.read`), or a CT
+                volume's (see :func:`boneage.volumes.read`).
+            id: the name to show; by default that of the file.
+
+        Raises:
+            InputError: if it cannot be read, or is a volume and the weights know none.
+        """
+        from boneage import volumes
+
+        if self.config["task"] != "adult" or not volumes.is_volume(source):
+            return images.read(source, id=id)
+        if (projection := self.config.get("projection")) is None:
+            raise InputError("This is a CT volume; these weights assess plain images only.")
+        kind, extent = PROJECTIONS[projection]
+        radiograph = volumes.project(volumes.read(source, id=id), kind, extent)
+        if projection != "thorax":
+            return radiograph
+        return replace(radiograph, warnings=(*radiograph.warnings, NOT_CT))
+
     def assess(
         self,
         radiographs: Radiograph | Iterable[Radiograph],
         sex: str | Sequence[str | None] | None = None,
         *,
-        heat_map: bool = False,
+        heat_map: bool | str = False,
         batch_size: int = 16,
     ) -> list[Assessment]:
         """Assess one radiograph or many.
@@ -219,8 +253,9 @@ class Predictor:
         Args:
             radiographs: from :func:`boneage.images.read` or :func:`boneage.images.from_array`.
             sex: ``F`` or ``M``, one for all or one for each; where ``None``, the radiograph's own
-                (from DICOM tags).
-            heat_map: also explain the whole-image branch by Grad-CAM.
+                (from DICOM tags). Of no matter to weights that take no sex.
+            heat_map: also explain the whole-image branch by Grad-CAM, at the network's last
+                convolutional block or at the layer of this name.
             batch_size: radiographs computed together.
 
         Returns:
@@ -241,7 +276,9 @@ class Predictor:
             assessments += self._assess_batch(chunk, heat_map)
         return assessments
 
-    def _sex(self, radiograph: Radiograph, given: str | None) -> str:
+    def _sex(self, radiograph: Radiograph, given: str | None) -> str | None:
+        if not self.sexes:
+            return None
         sex = given or radiograph.sex
         if sex not in SEX_NAMES:
             raise InputError(
@@ -250,29 +287,32 @@ class Predictor:
             )
         if sex not in self.sexes:
             served = " and ".join(SEX_NAMES[s] for s in self.sexes)
-            raise InputError(f"These weights are for {served} hands only.")
+            raise InputError(f"These weights are for {served} cases only.")
         return sex
 
     def _assess_batch(
-        self, batch: list[tuple[Radiograph, str]], heat_map: bool
+        self, batch: list[tuple[Radiograph, str | None]], heat_map: bool | str
     ) -> list[Assessment]:
         import torch
 
-        images = torch.stack([self.preprocess(radiograph.pixels) for radiograph, _ in batch])
-        images = images.to(self.device, memory_format=torch.channels_last)
-        sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
+        batched = torch.stack([self.preprocess(radiograph.pixels) for radiograph, _ in batch])
+        batched = batched.to(self.device, memory_format=torch.channels_last)
+        sex = None
+        if self.sexes:
+            sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
         with self._computing:
             if heat_map:
-                output, maps = self._explained(images, sex)
+                layer = heat_map if isinstance(heat_map, str) else None
+                output, maps = self._explained(batched, sex, layer)
             else:
                 with torch.inference_mode():
-                    output, maps = self.model(images, sex), None
+                    output, maps = self.model(batched, sex), None
         # One transfer for everything the batch has to say.
         components = {name: self._age(age).tolist() for name, age in output.components.items()}
         proposals = getattr(output, "proposals", None)
         boxes = scores = None
         if proposals is not None:
-            boxes = (proposals.boxes / self.preprocess.size).tolist()
+            boxes = self.preprocess.locate(proposals.boxes.cpu().numpy()).tolist()
             scores = proposals.scores.tolist()
         return [
             self._assessment(
@@ -286,16 +326,18 @@ class Predictor:
             for i, (radiograph, s) in enumerate(batch)
         ]
 
-    def _explained(self, images: Tensor, sex: Tensor) -> tuple[Any, np.ndarray]:
-        from boneage.explain import grad_cam
+    def _explained(
+        self, batched: Tensor, sex: Tensor | None, layer: str | None
+    ) -> tuple[Any, np.ndarray]:
+        from boneage.explain import grad_cam, layer_of
 
         outputs = []
 
         def forward() -> Tensor:
-            outputs.append(self.model(images, sex))
+            outputs.append(self.model(batched, sex))
             return outputs[0].components["X"]
 
-        maps = grad_cam(self.model.heat_map_layer, forward)
+        maps = grad_cam(layer_of(self.model, layer), forward)
         return outputs[0], maps.cpu().numpy()
 
     def _age(self, standardised: Tensor) -> Tensor:
@@ -307,18 +349,20 @@ class Predictor:
     def _assessment(
         self,
         radiograph: Radiograph,
-        sex: str,
+        sex: str | None,
         components: dict[str, float],
         boxes: list[list[float]],
         scores: list[float],
         heat_map: np.ndarray | None,
     ) -> Assessment:
         side = np.array([radiograph.width, radiograph.height] * 2)
+        if refused := radiograph.unassessable:
+            components, boxes, scores, heat_map = {}, [], [], None
         return Assessment(
             id=radiograph.id,
             task=self.config["task"],
             sex=sex,
-            age=components["assembled"],
+            age=components.get("assembled"),
             unit=self.config["unit"],
             interval=None,
             components=components,
@@ -327,10 +371,10 @@ class Predictor:
                 for i, (box, score) in enumerate(zip(boxes, scores, strict=True))
             ),
             warnings=radiograph.warnings
-            + quality.warnings_for(radiograph, self.preprocess.resolution),
-            refused=None,
+            + quality.warnings_for(radiograph, self.preprocess.resolution, self.config["task"]),
+            refused=refused,
             model=ModelReference(self.id, self.revision),
-            heat_map=heat_map,
+            heat_map=None if heat_map is None else self.preprocess.unfold(heat_map),
         )
 
 

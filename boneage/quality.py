@@ -1,4 +1,4 @@
-"""What the user should know about a hand radiograph before its age is assessed."""
+"""What the user should know about a radiograph before its age is assessed."""
 
 import numpy as np
 from PIL import Image
@@ -14,12 +14,15 @@ _CENTRE = 7  # a gap between two hands is sought this many columns left and righ
 _VALLEY = 0.55  # a gap holds less than this part of the structure that either side holds
 
 
-def warnings_for(radiograph: Radiograph, training_resolution: int) -> tuple[str, ...]:
-    """Quality warnings for a hand radiograph, in plain language; empty if there is none.
+def warnings_for(
+    radiograph: Radiograph, training_resolution: int, task: str = "hand"
+) -> tuple[str, ...]:
+    """Quality warnings for a radiograph, in plain language; empty if there is none.
 
     Args:
         radiograph: the film as read.
         training_resolution: the side in pixels that the training images really had.
+        task: ``hand`` or ``adult``; only of hands there can be one too many.
     """
     found = []
     shorter = min(radiograph.width, radiograph.height)
@@ -36,7 +39,7 @@ def warnings_for(radiograph: Radiograph, training_resolution: int) -> tuple[str,
             f"The contrast is very low: the image has only {levels} grey levels apart from its "
             "darkest and brightest 1 %."
         )
-    if looks_like_two_hands(radiograph.pixels):
+    if task == "hand" and looks_like_two_hands(radiograph.pixels):
         found.append(
             "The film seems to show two hands. The assessment expects one; crop the image to the "
             "left hand."

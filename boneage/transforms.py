@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from boneage.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+REGIONS = {"whole": (0.0, 1.0), "upper": (0.0, 0.5), "lower": (0.5, 1.0)}
+"""Shares of the image's height where a region begins and ends."""
+UNFOLDED = 256  # px, side of a heat map over an image of which the network sees a part
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,13 @@ class Preprocess:
         percentiles: grey values below the first become 0, above the second 1.
         mean: subtracted from the stretched values in [0, 1].
         std: divides the result.
+        margin: px that are cut from each side of the resized image, whose side is
+            ``size + 2 * margin``; in training the cut is at random instead (16 makes the 224 px of
+            256, and the 299 px of 331).
+        region: ``whole`` for all of the image, ``upper`` or ``lower`` for half of it.
+
+    Raises:
+        InputError: for another region.
     """
 
     size: int
@@ -37,11 +50,19 @@ class Preprocess:
     percentiles: tuple[float, float] = (1.0, 99.0)
     mean: float = 0.5
     std: float = 0.5
+    margin: int = 0
+    region: str = "whole"
+
+    def __post_init__(self) -> None:
+        if self.region not in REGIONS:
+            raise InputError(f"Unknown region {self.region!r}; known are {', '.join(REGIONS)}.")
 
     def shrink(self, pixels: np.ndarray) -> np.ndarray:
         """Squash (H, W) uint8 or uint16 to (resolution, resolution), same type, antialiased."""
+        top, bottom = REGIONS[self.region]
+        rows = slice(round(top * len(pixels)), round(bottom * len(pixels)))
         side = (self.resolution, self.resolution)
-        return np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BILINEAR))
+        return np.asarray(Image.fromarray(pixels[rows]).resize(side, Image.Resampling.BILINEAR))
 
     def stretch(self, shrunk: np.ndarray) -> np.ndarray:
         """Grey values of any depth to float32 in [0, 1] between the percentiles, same shape."""
@@ -53,8 +74,9 @@ class Preprocess:
         """To the network's input: (N, 1, resolution, resolution) -> (N, 1, size, size)."""
         from torch.nn import functional as F
 
-        side = (self.size, self.size)
-        return F.interpolate(stretched, side, mode="bilinear", align_corners=False)
+        margin, side = self.margin, self.size + 2 * self.margin
+        resized = F.interpolate(stretched, (side, side), mode="bilinear", align_corners=False)
+        return resized[..., margin : side - margin, margin : side - margin]
 
     def finish(self, stretched: Tensor) -> Tensor:
         """Normalise values in [0, 1] and give them three channels: (N, 1, S, S) -> (N, 3, S, S)."""
@@ -66,6 +88,32 @@ class Preprocess:
 
         image = torch.from_numpy(self.stretch(self.shrink(pixels)))
         return self.finish(self.resize(image[None, None]))[0]
+
+    @property
+    def view(self) -> np.ndarray:
+        """What the network sees of an image: (x0, y0, x1, y1) as shares of its width and height."""
+        top, bottom = REGIONS[self.region]
+        side = self.size + 2 * self.margin
+        near, far = self.margin / side, (self.size + self.margin) / side
+        return np.array([near, top + near * (bottom - top), far, top + far * (bottom - top)])
+
+    def locate(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (..., 4) in pixels of the network's input as shares of the image's sides."""
+        x0, y0, x1, y1 = self.view
+        return np.array([x0, y0, x0, y0]) + boxes / self.size * np.tile([x1 - x0, y1 - y0], 2)
+
+    def unfold(self, heat_map: np.ndarray) -> np.ndarray:
+        """A heat map (h, w) over the network's input as one over the image, 0 where it sees none.
+
+        Where it sees all of it the map stays as it is.
+        """
+        if (self.view == (0, 0, 1, 1)).all():
+            return heat_map
+        canvas = np.zeros((UNFOLDED, UNFOLDED), np.float32)
+        x0, y0, x1, y1 = np.rint(self.view * UNFOLDED).astype(int)
+        seen = Image.fromarray(heat_map).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR)
+        canvas[y0:y1, x0:x1] = seen
+        return canvas
 
 
 @dataclass(frozen=True)
@@ -96,7 +144,7 @@ class Augmentation:
     border: float = 0.0
     marker: float = 0.0
 
-    DRAWS = 19  # uniform numbers an image takes
+    DRAWS = 21  # uniform numbers an image takes
 
     def draw(self, *seed: int) -> np.ndarray:
         """The random numbers of one image, (DRAWS,) float32 in [0, 1), from its own seed.
@@ -105,21 +153,31 @@ class Augmentation:
         """
         return np.random.default_rng(seed).random(self.DRAWS, dtype=np.float32)
 
-    def apply(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
-        """Augment and resize: (N, 1, R, R) in [0, 1], draws (N, DRAWS) -> (N, 1, size, size)."""
+    def apply(self, images: Tensor, draws: Tensor, size: int, margin: int = 0) -> Tensor:
+        """Augment, resize and crop: (N, 1, R, R) in [0, 1], draws (N, DRAWS) -> (N, 1, size, size).
+
+        Args:
+            images: stretched.
+            draws: of :meth:`draw`, one row an image.
+            size: side of the result, px.
+            margin: the result is a random square of an image of ``size + 2 * margin`` px.
+        """
         import torch
         from torch.nn import functional as F
 
         signed = 2 * draws - 1
         angle = signed[:, 0] * (self.rotation * torch.pi / 180)
-        scale = torch.exp(signed[:, 1] * np.log1p(self.scale))
+        field = size / (size + 2 * margin)  # share of the side that a random crop shows
+        scale = torch.exp(signed[:, 1] * np.log1p(self.scale)) / field
         aspect = torch.exp(signed[:, 2] * np.log1p(self.aspect) / 2)
         mirror = 1 - 2 * (draws[:, 5] < self.flip).float()
         cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+        shift_x = signed[:, 3] * 2 * self.shift + signed[:, 19] * (1 - field)
+        shift_y = signed[:, 4] * 2 * self.shift + signed[:, 20] * (1 - field)
         theta = torch.stack(
             [
-                torch.stack([cos * aspect * mirror, -sin * aspect, signed[:, 3] * 2 * self.shift]),
-                torch.stack([sin / aspect * mirror, cos / aspect, signed[:, 4] * 2 * self.shift]),
+                torch.stack([cos * aspect * mirror, -sin * aspect, shift_x]),
+                torch.stack([sin / aspect * mirror, cos / aspect, shift_y]),
             ]
         ).permute(2, 0, 1)
         grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)

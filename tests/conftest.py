@@ -29,6 +29,11 @@ def rsna_fullsize_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nih_test_dir() -> Path:
+    return ROOT / "data" / "nih-chest-test"
+
+
+@pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder of a small AR-CNN that was never trained."""
     import torch

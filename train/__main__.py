@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError, run_command
+from boneage.transforms import REGIONS
 from train import recipe as recipes
 
 if TYPE_CHECKING:
@@ -35,9 +36,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, type=Path, help="folder of this run, as runs/NAME")
     p.add_argument(
         "--sex",
-        choices=("F", "M", "both"),
-        default="both",
-        help="train on one sex, or one network with sex as an input (default: both)",
+        choices=("F", "M", "both", "none"),
+        help="train on one sex; or one network for both, with sex as an input; or, with none, "
+        "without (default: both for hands, none for adults)",
+    )
+    p.add_argument(
+        "--region",
+        choices=tuple(REGIONS),
+        help="train on the upper or lower half of the images, in place of the recipe's choice",
+    )
+    p.add_argument(
+        "--projection",
+        choices=("bone", "radiograph", "thorax"),
+        help="what a CT volume has to become to look like the training images, recorded with the "
+        "weights: the whole projected as bone or as a radiograph, or the thorax as a radiograph; "
+        "without it they refuse CT volumes",
     )
     p.add_argument("--epochs", type=positive, help="in place of the recipe's")
     p.add_argument("--seed", type=natural, default=0, help="of order, augmentation and dropout")
@@ -125,16 +138,19 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"{args.out} holds a run already: add --resume to go on with it, or take another name."
         )
+    if args.region:
+        recipe = replace(recipe, preprocess={**recipe.preprocess, "region": args.region})
     if recipe.optimisation.freeze_batch_norm and not (resuming or args.init or args.pretrained):
         raise InputError(
             f"The recipe {recipe.name} keeps batch normalisation frozen, so it cannot start from "
             "random weights: give --init FILE or --pretrained."
         )
     folder = datasets.load(args.data)
-    sexes = ["F", "M"] if args.sex == "both" else [args.sex]
+    sex = args.sex or ("both" if folder.task == "hand" else "none")
+    sexes = {"both": ["F", "M"], "none": []}.get(sex, [sex])
     if len(sexes) == 1:
         folder = folder.of_sex(*sexes)
-    elif unknown := [case.id for case in folder.cases if case.sex is None]:
+    elif sexes and (unknown := [case.id for case in folder.cases if case.sex is None]):
         raise InputError(
             f"The sex of {unknown[0]} is unknown, and of {len(unknown) - 1} more; training needs "
             "it for every image."
@@ -150,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
         precision = "bf16" if fast_bf16() else "no"
     accelerator = Accelerator(mixed_precision=precision)
     set_seed(args.seed)
-    arguments = {**recipe.arguments, "sexes": len(sexes)}
+    arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
     model, initialisation = initialised(recipe.architecture, arguments, args.init, args.pretrained)
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -174,6 +190,7 @@ def run(args: argparse.Namespace) -> int:
         "task": folder.task,
         "unit": folder.unit,
         "sexes": sexes,
+        "projection": args.projection,
         "interval": None,
         "refusal": None,
         "fills": list(recipe.fills),
@@ -222,6 +239,8 @@ def initialised(
             "a file with --init."
         ) from None
     if init:
+        if not hasattr(model, "backbone"):
+            raise InputError(f"{architecture} has several backbones; --init starts one.")
         model.backbone.load_initialisation(init)
         if architecture == "arcnn":
             before = config_beside(init).get("architecture")

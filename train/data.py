@@ -29,7 +29,8 @@ def build_cache(data: LabelledFolder, preprocess: Preprocess, folder: Path) -> n
     Raises:
         InputError: if an image cannot be read.
     """
-    key = hashlib.sha256(repr((preprocess.resolution, preprocess.percentiles)).encode())
+    settings = (preprocess.resolution, preprocess.percentiles, preprocess.region)
+    key = hashlib.sha256(repr(settings).encode())
     for case in data.cases:
         status = case.path.stat()
         key.update(f"{case.id} {status.st_size} {status.st_mtime_ns}\n".encode())
@@ -65,7 +66,7 @@ class Batch:
         pixels: (N, 1, R, R) uint8, stretched; 0 to 255 stand for 0 to 1.
         draws: (N, DRAWS) float32, random numbers of the augmentation.
         ages: (N,) float32 in the data's unit.
-        sex: (N,) int64, index into the model's sexes.
+        sex: (N,) int64, index into the model's sexes; 0 for a model that takes none.
     """
 
     pixels: Tensor
@@ -76,6 +77,11 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch cut into ``count`` parts."""
+        chunks = zip(*(t.chunk(count) for t in vars(self).values()), strict=True)
+        return [Batch(*chunk) for chunk in chunks]
 
     @property
     def images(self) -> Tensor:
@@ -92,7 +98,7 @@ class Batches(Dataset[Batch]):
     Args:
         data: the cases, in the cache's order.
         cache: their images, from :func:`build_cache`.
-        sexes: the model's sexes, in the order of its outputs.
+        sexes: the model's sexes, in the order of its outputs; empty if it takes none.
         batch_size: images a batch.
         augmentation: whose numbers are drawn here; ``None`` for validation, in order.
         seed: of the run.
@@ -112,7 +118,9 @@ class Batches(Dataset[Batch]):
         self.augmentation = augmentation
         self.seed = seed
         self.ages = torch.tensor([case.age for case in data.cases], dtype=torch.float32)
-        self.sex = torch.tensor([sexes.index(case.sex or "") for case in data.cases])
+        self.sex = torch.zeros(len(data.cases), dtype=torch.int64)
+        if sexes:
+            self.sex = torch.tensor([sexes.index(case.sex or "") for case in data.cases])
         self.start(0)
 
     @property

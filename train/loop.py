@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Trainer:
         }
         settings = recipe.optimisation
         self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
+        self.frozen = freeze(self.raw, settings.frozen)
         average = moving_average(settings.ema)
         self.ema = AveragedModel(self.raw, multi_avg_fn=average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.raw, settings.weight_decay))
@@ -99,6 +100,8 @@ class Trainer:
         self.model.train()
         if self.recipe.optimisation.freeze_batch_norm:
             freeze_batch_norm(self.model)
+        for module in self.frozen:
+            freeze_batch_norm(module)
         self.batches.start(epoch, first)
         loader = DataLoader(self.batches, batch_size=None, pin_memory=torch.cuda.is_available())
         sums: dict[str, Tensor] = {}
@@ -129,20 +132,31 @@ class Trainer:
         torch.manual_seed(hash((self.batches.seed, self.step)))
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step)
-        batch = batch.to(self.accelerator.device)
-        size = self.preprocess.size
-        images = self.recipe.augmentation.apply(batch.images, batch.draws, size)
-        images = self.preprocess.finish(images).contiguous(memory_format=torch.channels_last)
-        with self.accelerator.autocast():
-            output = self.model(images, batch.sex)
-            losses = self.raw.loss(output, (batch.ages - self.mean) / self.sd)
-        self.accelerator.backward(sum(losses.values()))
-        clip = self.recipe.optimisation.clip
-        self.accelerator.clip_grad_norm_(self.model.parameters(), clip)
+        settings = self.recipe.optimisation
+        losses: dict[str, Tensor] = {}
+        for part in batch.to(self.accelerator.device).parts(settings.accumulate):
+            share = len(part.ages) / len(batch.ages)
+            for name, loss in self.losses(part, share).items():
+                losses[name] = losses.get(name, 0) + share * loss
+        self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update_parameters(self.raw)
         self.step += 1
+        return losses
+
+    def losses(self, batch: Batch, share: float) -> dict[str, Tensor]:
+        """The losses of a part of a step's batch, detached.
+
+        Their gradients, times its share of the step's images, are added to the parameters'.
+        """
+        size, margin = self.preprocess.size, self.preprocess.margin
+        images = self.recipe.augmentation.apply(batch.images, batch.draws, size, margin)
+        images = self.preprocess.finish(images).contiguous(memory_format=torch.channels_last)
+        with self.accelerator.autocast():
+            output = self.model(images, batch.sex)
+            losses = self.raw.loss(output, (batch.ages - self.mean) / self.sd)
+        self.accelerator.backward(share * sum(losses.values()))
         return {name: loss.detach() for name, loss in losses.items()}
 
     @torch.inference_mode()
@@ -265,10 +279,28 @@ def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
+def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
+    """Take the modules whose names begin with a prefix out of training; returns them.
+
+    Raises:
+        InputError: for a prefix that no module has.
+    """
+    found = []
+    for prefix in prefixes:
+        chosen = [m for name, m in model.named_modules() if f"{name}.".startswith(f"{prefix}.")]
+        if not chosen:
+            raise InputError(f"The network has no module {prefix} to keep frozen.")
+        found += chosen
+    for module in found:
+        module.requires_grad_(False)
+    return found
+
+
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices and kernels only."""
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() <= 1]
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},

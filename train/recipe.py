@@ -21,8 +21,10 @@ class Optimisation:
     Args:
         epochs: passes over the training images.
         batch_size: images a step, over all processes.
+        accumulate: parts that a step's images are computed in, one after the other, where memory
+            does not hold them at once.
         learning_rate: peak, reached after the warm-up.
-        weight_decay: of AdamW; not on biases and normalisations.
+        weight_decay: of AdamW; not on biases and normalisations. 0 makes it Adam.
         schedule: ``cosine`` to zero, or ``plateau``.
         warmup: share of all steps over which the learning rate rises from zero.
         patience: epochs without a better validation MAE before ``plateau`` reduces the rate.
@@ -31,11 +33,13 @@ class Optimisation:
         ema: decay of the exponential moving average of the weights, which is what is validated
             and released; lower at the beginning.
         freeze_batch_norm: keep batch normalisation at its initial statistics.
+        frozen: prefixes of the names of modules that are not trained.
         clip: largest norm of the gradient.
     """
 
     epochs: int
     batch_size: int = 32
+    accumulate: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     schedule: str = "cosine"
@@ -45,11 +49,17 @@ class Optimisation:
     floor: float = 1e-7
     ema: float = 0.998
     freeze_batch_norm: bool = False
+    frozen: tuple[str, ...] = ()
     clip: float = 5.0
 
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "plateau"):
             raise InputError(f"Unknown schedule {self.schedule!r}; known are cosine, plateau.")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"A batch of {self.batch_size} cannot be cut into {self.accumulate} equal parts."
+            )
+        object.__setattr__(self, "frozen", tuple(self.frozen))  # a list in the file
 
 
 @dataclass(frozen=True)

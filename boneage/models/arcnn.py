@@ -289,7 +289,7 @@ class ARCNN(nn.Module):
     @property
     def heat_map_layer(self) -> nn.Module:
         """The layer Grad-CAM explains the whole-image branch at."""
-        return self.backbone
+        return self.backbone.heat_map_layer
 
     def load_agents(self, file: Path, attention: bool) -> None:
         """Take over from another AR-CNN's safetensors file what fits beside the backbone.

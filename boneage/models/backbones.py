@@ -84,6 +84,12 @@ class Backbone(nn.Module):
             outputs = twin.staged(torch.empty(1, 3, size, size, device="meta"), stages)
         return [tuple(output.shape[1:]) for output in outputs]
 
+    @property
+    def heat_map_layer(self) -> nn.Module:
+        """The layer Grad-CAM explains: the last one before any pooling."""
+        *_, last = (m for _, m in self._stages() if not isinstance(m, nn.MaxPool2d))
+        return last
+
     def _stages(self) -> Iterator[tuple[str, nn.Module]]:
         """What runs one after the other: the children, and those of a long sequence of them."""
         for name, child in self.named_children():

@@ -80,7 +80,7 @@ class FineTuned(nn.Module):
     @property
     def heat_map_layer(self) -> nn.Module:
         """The layer Grad-CAM explains the whole-image branch at."""
-        return self.backbone
+        return self.backbone.heat_map_layer
 
 
 class EarlyFusion(nn.Module):
@@ -116,7 +116,7 @@ class EarlyFusion(nn.Module):
     @property
     def heat_map_layer(self) -> nn.Module:
         """The layer Grad-CAM explains: the first backbone's last."""
-        return self.backbones[0]
+        return self.backbones[0].heat_map_layer
 
 
 class LateFusion(nn.Module):

@@ -126,4 +126,4 @@ class HierarchicalVGG(nn.Module):
     @property
     def heat_map_layer(self) -> nn.Module:
         """The layer Grad-CAM explains: the last convolutional block (our reading of Fig. 5)."""
-        return self.backbone
+        return self.backbone.heat_map_layer

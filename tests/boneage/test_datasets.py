@@ -58,8 +58,8 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("id,split,male\n", "needs id, split, boneage"),
-            ("id,split,boneage\n", "and sex or male"),
+            ("id,split,male\n", "needs id, boneage"),
+            ("id,split,boneage\n", "sex or male"),
             ("split,boneage,male\n", "has the columns split, boneage, male"),
             ("id,split,boneage,male\n4360,test,old,True\n", r"line 2 \(4360\): boneage is 'old'"),
             ("id,split,boneage,male\n4360,test,-1,True\n", "0 to 240"),
@@ -113,3 +113,18 @@ class TestSplits:
     def test_a_split_that_is_missing_names_those_there(self, rsna_test_dir: Path) -> None:
         with pytest.raises(InputError, match="its splits are: test"):
             datasets.load(rsna_test_dir).split("train")
+
+
+class TestRandomSplit:
+    def test_shares(self) -> None:
+        splits = [datasets.random_split(str(patient)) for patient in range(10_000)]
+        shares = {split: splits.count(split) / len(splits) for split in datasets.SPLITS}
+        assert shares == pytest.approx({"train": 0.6, "validation": 0.1, "test": 0.3}, abs=0.02)
+
+    def test_used_where_the_labels_name_none(self, folder: Path) -> None:
+        data = datasets.load(write(folder, "id,age,sex,patient\n4360,40,F,7\n4361,41,F,7\n"))
+        assert {case.split for case in data.cases} == {datasets.random_split("7")}
+
+    def test_goes_by_image_where_there_is_no_patient(self, folder: Path) -> None:
+        data = datasets.load(write(folder, "id,age,sex\n4360,40,F\n4361,41,F\n"))
+        assert [c.split for c in data.cases] == [datasets.random_split(c.id) for c in data.cases]

@@ -6,8 +6,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from boneage.explain import display_image, draw_boxes, grad_cam, overlay_heat_map
+from boneage.errors import InputError
+from boneage.explain import display_image, draw_boxes, grad_cam, layer_of, overlay_heat_map
 from boneage.models.arcnn import ARCNN
+from boneage.models.backbones import pool
+from boneage.models.finetuned import FineTuned
+from boneage.models.registry import build
 from boneage.predictor import Assessment, Box, ModelReference
 
 
@@ -16,6 +20,21 @@ def assessment(*boxes: Box) -> Assessment:
         id="x", task="hand", sex="F", age=120.0, unit="months", interval=None, components={},
         boxes=boxes, warnings=(), refused=None, model=ModelReference("m", "r"),
     )  # fmt: skip
+
+
+class WholeImage(nn.Module):
+    """The whole-image branch of a network, as other libraries expect a network to be."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.requires_grad_()  # the weights are frozen
+        if isinstance(self.model, ARCNN):  # others cannot tell apart what a layer runs for
+            agent = self.model.recognition
+            return agent.whole_head(pool(agent.backbone(images)))[:, None]
+        return self.model(images).assembled[:, None]
 
 
 class TestGradCam:
@@ -45,6 +64,49 @@ class TestGradCam:
         expected = expected / expected.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
         assert torch.allclose(maps, expected, atol=1e-4)
         assert not model.heat_map_layer._forward_hooks
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "layer_name"),
+        [
+            ("finetuned", {"backbone": "resnet18"}, None),
+            ("finetuned", {"backbone": "vgg11_bn"}, None),
+            ("finetuned", {"backbone": "vgg11_bn"}, "backbone.features.26"),  # in-place ReLU next
+            ("finetuned", {"backbone": "googlenet"}, "backbone.inception4e"),
+            ("hierarchical", {"backbone": "vgg11_bn", "size": 64, "units": 8}, None),
+            ("hierarchical", {"backbone": "mobilenet_v2", "global_pooling": True}, None),
+            ("early_fusion", {"backbones": ["mobilenet_v2", "resnet18"]}, None),
+            ("arcnn", {"backbone": "resnet18", "size": 64, "part_size": 32}, None),
+        ],
+    )
+    def test_agrees_with_another_implementation(
+        self, name: str, arguments: dict[str, object], layer_name: str | None
+    ) -> None:
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
+
+        torch.manual_seed(5)  # with it something raises the age of every random network
+        model = build(name, arguments).eval().requires_grad_(False)
+        for parameter in model.parameters():  # heads that tell features apart
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.1)
+        images = torch.randn(2, 3, 64, 64)
+        layer = layer_of(model, layer_name)
+        maps = grad_cam(layer, lambda: model(images).components["X"])
+
+        with GradCAM(WholeImage(model), [layer]) as other:
+            other(images.clone(), [RawScoresOutputTarget()] * 2)
+            store = other.activations_and_grads
+            activations, gradients = store.activations[0].numpy(), store.gradients[0].numpy()
+            expected = other.get_cam_image(
+                images, layer, None, activations, gradients, eigen_smooth=False
+            ).clip(0)
+        expected /= expected.max(axis=(1, 2), keepdims=True)
+        assert np.abs(maps.numpy() - expected).max() < 1e-4
+        assert maps.amax(dim=(1, 2)).tolist() == [1, 1]
+
+    def test_unknown_layer(self) -> None:
+        with pytest.raises(InputError, match="no layer 'layer9'"):
+            layer_of(FineTuned("resnet18"), "layer9")
 
     def test_frees_its_hook_after_an_error(self) -> None:
         layer = nn.Identity()

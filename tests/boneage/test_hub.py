@@ -39,12 +39,6 @@ class TestRoundTrip:
             assert loaded.dtype == torch.float32
             assert torch.equal(loaded, value.half().float()), name
 
-    def test_size_is_limited(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub, "LARGEST", 100)
-        with pytest.raises(InputError, match="at most 100"):
-            hub.save(tmp_path / "w", nn.Linear(10, 10), {})
-        assert not (tmp_path / "w").exists()
-
     def test_overflow_of_16_bit_is_refused(self, tmp_path: Path) -> None:
         model = nn.Linear(1, 1)
         nn.init.constant_(model.weight, 1e6)

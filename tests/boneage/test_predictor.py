@@ -128,7 +128,7 @@ class TestSex:
         hub.save(tmp_path, build("arcnn", arguments), config)
         predictor = Predictor.load(tmp_path)
         assert predictor.assess(radiographs[0], "M")[0].sex == "M"
-        with pytest.raises(InputError, match="for male hands only"):
+        with pytest.raises(InputError, match="for male cases only"):
             predictor.assess(radiographs[0], "F")
 
 

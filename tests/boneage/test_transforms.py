@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from boneage.errors import InputError
 from boneage.transforms import Augmentation, Preprocess
 
 EVERYTHING = Augmentation(
@@ -54,6 +55,35 @@ class TestPreprocess:
         difference = preprocess(full.astype(np.uint16) * 257) - preprocess(full)
         assert difference.abs().max() < 0.04  # the 8-bit image is rounded twice on its way
 
+    def test_margin_is_cut_off_the_resized_image(self, radiograph: np.ndarray) -> None:
+        cut = Preprocess(size=224, resolution=299, margin=16)(radiograph)
+        whole = Preprocess(size=256, resolution=299)(radiograph)
+        assert torch.equal(cut, whole[:, 16:240, 16:240])
+
+    @pytest.mark.parametrize(("region", "rows"), [("upper", slice(80)), ("lower", slice(80, 161))])
+    def test_regions_are_halves(self, radiograph: np.ndarray, region: str, rows: slice) -> None:
+        odd = radiograph[:161]
+        half = Preprocess(size=64, resolution=80, region=region)(odd)
+        assert torch.equal(half, Preprocess(size=64, resolution=80)(odd[rows]))
+
+    def test_refuses_another_region(self) -> None:
+        with pytest.raises(InputError, match="known are whole, upper, lower"):
+            Preprocess(size=64, resolution=64, region="left")
+
+    def test_boxes_are_located_in_the_image(self) -> None:
+        boxes = np.array([[0.0, 0, 64, 64], [32, 16, 64, 32]])
+        whole = Preprocess(size=64, resolution=64)
+        assert whole.locate(boxes).tolist() == [[0, 0, 1, 1], [0.5, 0.25, 1, 0.5]]
+        lower = Preprocess(size=64, resolution=64, margin=8, region="lower")
+        assert lower.locate(boxes)[0] == pytest.approx([0.1, 0.55, 0.9, 0.95])
+
+    def test_heat_map_over_a_region_covers_the_image(self) -> None:
+        heat_map = np.ones((4, 4), np.float32)
+        assert Preprocess(size=64, resolution=64).unfold(heat_map) is heat_map
+        lower = Preprocess(size=64, resolution=64, region="lower").unfold(heat_map)
+        assert lower[: len(lower) // 2].max() == 0
+        assert lower[len(lower) // 2 :].min() == 1
+
     def test_nearly_blank_image_stays_finite(self) -> None:
         pixels = np.zeros((64, 64), np.uint8)
         pixels[0, 0] = 1
@@ -95,6 +125,17 @@ class TestAugmentation:
         plain = self.apply(Augmentation(), radiograph, 0)
         mirrored = self.apply(Augmentation(flip=1.0), radiograph, 0)
         assert torch.allclose(mirrored, plain.flip(-1), atol=1e-4)
+
+    def test_random_crop_shows_another_part_each_time(self, radiograph: np.ndarray) -> None:
+        """The 224 px of 256: what is seen lies inside the image and is not enlarged otherwise."""
+        stretched = torch.tensor(radiograph)[None, None].float() / 255
+        whole = Preprocess(size=128, resolution=299).resize(stretched)
+        for corner, share in ((0, 0.0), (32, 1 - 1e-6)):
+            draws = torch.full((1, Augmentation.DRAWS), 0.5)
+            draws[0, 19:21] = share
+            crop = Augmentation().apply(stretched, draws, 96, margin=16)
+            expected = whole[..., corner : corner + 96, corner : corner + 96]
+            assert torch.allclose(crop, expected, atol=2e-3)
 
     def test_rotation_keeps_shapes(self) -> None:
         """A turned square stays a square: rotation is not mixed with the mirror or the scale."""

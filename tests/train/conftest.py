@@ -27,6 +27,7 @@ border = 0.2
 [optimisation]
 epochs = 2
 batch_size = 4
+accumulate = {accumulate}
 learning_rate = 1e-3
 schedule = "{schedule}"
 freeze_batch_norm = {freeze}
@@ -53,18 +54,47 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory, rsna_test_dir: Path) 
     return root
 
 
+@pytest.fixture(scope="session")
+def small_adults(tmp_path_factory: pytest.TempPathFactory, nih_test_dir: Path) -> Path:
+    """Twelve real chest radiographs as a labelled folder; sexes of some unknown."""
+    root = tmp_path_factory.mktemp("data") / "adults"
+    (root / "images").mkdir(parents=True)
+    with (nih_test_dir / "labels.csv").open(newline="") as file:
+        labels = list(csv.DictReader(file))
+    patients = {row["patient"]: row for row in labels}  # one image each
+    rows = list(patients.values())[:12]
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        for number, row in enumerate(rows):
+            split = "train" if number < 8 else "validation"
+            writer.writerow(row | {"split": split, "sex": row["sex"] if number % 2 else ""})
+            shutil.copy(nih_test_dir / "images" / f"{row['id']}.webp", root / "images")
+    return root
+
+
 @pytest.fixture
 def write_recipe(tmp_path: Path) -> Callable[..., Path]:
     """Writes a recipe that trains within seconds."""
 
     def write(
-        architecture: str = "finetuned", schedule: str = "cosine", freeze: str = "false"
+        architecture: str = "finetuned",
+        schedule: str = "cosine",
+        freeze: str = "false",
+        accumulate: int = 1,
     ) -> Path:
-        arguments = "size = 64\npart_size = 32\nparts = 4" if architecture == "arcnn" else ""
+        arguments = {
+            "arcnn": "size = 64\npart_size = 32\nparts = 4",
+            "hierarchical": "size = 64\nunits = 8\nhidden = 8",
+        }.get(architecture, "")
         path = tmp_path / "tiny.toml"
         path.write_text(
             RECIPE.format(
-                architecture=architecture, arguments=arguments, schedule=schedule, freeze=freeze
+                architecture=architecture,
+                arguments=arguments,
+                schedule=schedule,
+                freeze=freeze,
+                accumulate=accumulate,
             )
         )
         return path

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from train.loop import moving_average, parameter_groups
+from boneage.errors import InputError
+from train.data import Batch
+from train.loop import freeze, moving_average, parameter_groups
 
 
 def test_the_average_forgets_the_initial_weights() -> None:
@@ -37,3 +40,29 @@ def test_no_decay_of_biases_and_normalisations() -> None:
     assert sum(p.numel() for g in (decayed, others) for p in g["params"]) == sum(
         p.numel() for p in model.parameters()
     )
+
+
+def test_frozen_modules_are_not_trained() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 1))
+    frozen = freeze(model, ["0", "1"])
+    assert frozen == [model[0], model[1]]
+    groups = parameter_groups(model, 0.1)
+    assert sum(p.numel() for group in groups for p in group["params"]) == 5
+
+
+def test_a_prefix_is_a_whole_name() -> None:
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(12)))
+    assert freeze(model, ["1"]) == [model[1]]
+
+
+def test_refuses_to_freeze_what_is_not_there() -> None:
+    with pytest.raises(InputError, match="no module layer9"):
+        freeze(nn.Linear(1, 1), ["layer9"])
+
+
+def test_a_batch_in_parts_is_the_batch() -> None:
+    batch = Batch(torch.arange(6).view(6, 1, 1, 1), torch.rand(6, 2), torch.rand(6), torch.ones(6))
+    parts = batch.parts(3)
+    assert [len(part.ages) for part in parts] == [2, 2, 2]
+    assert torch.equal(torch.cat([part.pixels for part in parts]), batch.pixels)
+    assert torch.equal(torch.cat([part.ages for part in parts]), batch.ages)

@@ -211,6 +211,42 @@ class TestRun:
         assert config["sexes"] == ["M"]
         assert config["provenance"]["training_images"] < 12
 
+    def test_adults_without_sex(
+        self, small_adults: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        recipe, out = write_recipe("hierarchical", accumulate=2), tmp_path / "run"
+        options = ["--region", "upper", "--projection", "bone"]
+        assert run(recipe, small_adults, out, *options) == 0
+        predictor = Predictor.load(out / "weights", task="adult")
+        assert predictor.config["sexes"] == []
+        assert predictor.config["projection"] == "bone"
+        assert predictor.preprocess.region == "upper"
+        radiograph = images.read(next((small_adults / "images").iterdir()))
+        (assessment,) = predictor.assess(radiograph, heat_map=True)
+        assert assessment.unit == "years"
+        assert assessment.sex is None
+        assert 0 <= assessment.age <= 120
+        lower = assessment.heat_map[len(assessment.heat_map) // 2 :]
+        assert lower.max() == 0
+
+    def test_a_batch_in_parts_trains_alike(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        """With normalisation frozen the parts of a batch know nothing of each other."""
+        network = torchvision.models.resnet18(weights=None)
+        save_file(network.state_dict(), tmp_path / "start.safetensors")
+        losses = []
+        for parts in (1, 2):
+            recipe = write_recipe(freeze="true", accumulate=parts)
+            recipe.write_text(recipe.read_text().replace("dropout = 0.2", ""))
+            out = tmp_path / f"run{parts}"
+            assert run(
+                recipe, small_folder, out, "--init", str(tmp_path / "start.safetensors")
+            ) == 0  # fmt: skip
+            lines = (out / "metrics.jsonl").read_text().splitlines()
+            losses.append([json.loads(line)["loss_recognition"] for line in lines])
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
     @pytest.mark.parametrize(
         ("recipe", "message"), [("nonsense", "Unknown recipe"), ("gone.toml", "Unknown recipe")]
     )

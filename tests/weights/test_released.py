@@ -15,6 +15,7 @@ from boneage.images import Radiograph
 from boneage.models.arcnn import ARCNN, Proposals
 from boneage.predictor import Assessment, Predictor, released
 
+LARGEST = 60_000_000  # bytes, so that a release fits an ordinary repository
 EVERY = 3  # of the test radiographs: enough to tell, quick enough to run often
 
 
@@ -123,7 +124,7 @@ def test_bit_depth_does_not_matter(
 def test_weights_folder_is_whole() -> None:
     folder = released("hand")
     config = hub.load_config(folder)
-    assert (folder / hub.TENSORS).stat().st_size <= hub.LARGEST
+    assert (folder / hub.TENSORS).stat().st_size <= LARGEST
     card = (folder / hub.CARD).read_text()
     assert card.startswith("---\n")
     assert "model-index" in card
