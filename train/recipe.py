@@ -95,7 +95,8 @@ def names() -> list[str]:
 def load(name_or_file: str) -> Recipe:
     """A recipe by its name or from a TOML file.
 
-    A recipe with ``base = "NAME"`` is that recipe with its own entries in place of the base's.
+    A recipe with ``base = "NAME"`` is that recipe with its own entries in place of the base's; of
+    another architecture it takes no arguments over.
 
     Raises:
         InputError: for an unknown name, invalid TOML, or keys that are missing or unknown.
@@ -106,9 +107,7 @@ def load(name_or_file: str) -> Recipe:
     if not path.is_file():
         raise InputError(f"Unknown recipe {name_or_file!r}. Known are: {', '.join(names())}.")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        if base := table.pop("base", None):
-            table = _over(tomllib.loads((FOLDER / f"{base}.toml").read_text("utf-8")), table)
+        table = _read(path)
         _refuse_unknown(table, {f.name for f in fields(Recipe)} - {"name"})
         table["optimisation"] = Optimisation(**table["optimisation"])
         table["augmentation"] = Augmentation(**table.get("augmentation", {}))
@@ -116,6 +115,20 @@ def load(name_or_file: str) -> Recipe:
         return Recipe(name=path.stem, **table)
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise InputError(f"The recipe {path.stem} is not valid: {error}.") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's entries, with those of its bases below them."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    if "base" not in table:
+        return table
+    name = table.pop("base")
+    if name not in names():
+        raise InputError(f"The recipe {path.stem} has an unknown base {name!r}.")
+    base = _read(FOLDER / f"{name}.toml")
+    if table.get("architecture", base["architecture"]) != base["architecture"]:
+        base.pop("arguments")
+    return _over(base, table)
 
 
 def _over(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

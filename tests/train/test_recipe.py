@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from boneage.errors import InputError
 from boneage.models.registry import MODELS, build
 from boneage.transforms import Preprocess
+from evaluate.published import TABLES
 from train import recipe as recipes
+from train.loop import freeze
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -15,9 +20,31 @@ def test_every_recipe_builds_its_network(name: str) -> None:
     recipe = recipes.load(name)
     assert recipe.summary
     assert recipe.architecture in MODELS
-    build(recipe.architecture, {**recipe.arguments, "sexes": 2})
+    with torch.device("meta"):  # no values, only shapes: some networks are large
+        build(recipe.architecture, {**recipe.arguments, "sexes": 2})
     preprocess = Preprocess(resolution=299, **recipe.preprocess)
     assert preprocess.size == recipe.arguments.get("size", preprocess.size)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_fills_cells_of_the_tables(name: str) -> None:
+    recipe = recipes.load(name)
+    known = [cell for table in TABLES for cell in table.cells]
+    places = {":".join((c.table, c.row, c.column)[:n]) for c in known for n in (1, 2, 3)}
+    assert set(recipe.fills) <= places
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in recipes.names() if recipes.load(n).optimisation.frozen]
+)
+def test_what_a_recipe_freezes_is_there(name: str) -> None:
+    recipe = recipes.load(name)
+    with torch.device("meta"):
+        model = build(recipe.architecture, recipe.arguments)
+    frozen = freeze(model, recipe.optimisation.frozen)
+    convolutions = [m for part in frozen for m in part.modules() if isinstance(m, nn.Conv2d)]
+    assert convolutions
+    assert not any(p.requires_grad for m in convolutions for p in m.parameters())
 
 
 @pytest.mark.parametrize(
@@ -34,6 +61,33 @@ def test_invalid_recipes_are_refused(tmp_path: Path, text: str, message: str) ->
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(InputError, match=message):
         recipes.load(str(tmp_path / "bad.toml"))
+
+
+def test_another_architecture_takes_no_arguments_over() -> None:
+    assert recipes.load("early_fusion").arguments.keys() == {"backbones", "dropout"}
+    assert recipes.load("early_fusion").augmentation == recipes.load("vgg").augmentation
+
+
+def test_bases_may_have_bases() -> None:
+    upper = recipes.load("hierarchical_paper_upper")
+    assert upper.preprocess == {**recipes.load("vgg_paper").preprocess, "region": "upper"}
+
+
+def test_an_unknown_base_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text('base = "nothing"')
+    with pytest.raises(InputError, match="unknown base 'nothing'"):
+        recipes.load(str(tmp_path / "bad.toml"))
+
+
+def test_rows_of_one_table_share_schedule_and_augmentation() -> None:
+    """So that they can be compared."""
+    rows = ["vgg", "resnet", "googlenet", "early_fusion", "hierarchical"]
+    for suffix in ("", "_paper"):
+        first, *others = (recipes.load(f"{name}{suffix}") for name in rows)
+        for other in others:
+            assert other.augmentation == first.augmentation
+            same = {"frozen": first.optimisation.frozen, "accumulate": 1}
+            assert replace(other.optimisation, **same) == replace(first.optimisation, **same)
 
 
 def test_a_recipe_over_another() -> None:
