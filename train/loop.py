@@ -67,6 +67,8 @@ class Trainer:
             "age": {"mean": self.mean, "sd": self.sd, "lowest": lowest, "highest": highest},
         }
         settings = recipe.optimisation
+        if hasattr(model, "set_ages"):  # its classes are ages, not standardised ones
+            model.set_ages(self.mean, self.sd)
         self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
         self.frozen = freeze(self.raw, settings.frozen)
         average = moving_average(settings.ema)

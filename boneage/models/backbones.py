@@ -166,21 +166,30 @@ class AgeHead(nn.Module):
         features: length L of the feature vector.
         sexes: number of sexes the network serves (1 or 2).
         dropout: probability of dropping a feature in training.
+        classes: one logit for each of so many ages in place of the age, a set of them a sex.
     """
 
-    def __init__(self, features: int, sexes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, features: int, sexes: int, dropout: float = 0.0, classes: int | None = None
+    ) -> None:
         super().__init__()
         if sexes not in (1, 2):
             raise InputError(f"A network serves 1 or 2 sexes, not {sexes}.")
+        self.classes = classes
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(features, sexes)
+        self.linear = nn.Linear(features, (classes or 1) * sexes)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor, sex: Tensor | None = None) -> Tensor:
-        """Standardised ages: features (N, ..., L), sex (N,) int64 in [0, sexes) -> (N, ...)."""
+        """Standardised ages: features (N, ..., L), sex (N,) int64 in [0, sexes) -> (N, ...).
+
+        With classes their logits: -> (N, ..., classes).
+        """
         with torch.autocast(features.device.type, enabled=False):
             ages = self.linear(self.dropout(features.float()))
+        if self.classes:
+            ages = ages.unflatten(-1, (self.classes, -1))
         return of_sex(ages, sex)
 
 

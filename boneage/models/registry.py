@@ -66,6 +66,13 @@ MODELS: Mapping[str, Entry] = {
         "adult",
         "hierarchical features (Nguyen and Kim)",
     ),
+    "month_classifier": Entry(
+        "boneage.models.literature",
+        "MonthClassifier",
+        "hand",
+        "a probability for each month (Larson et al. 2018)",
+    ),
+    "bonet": Entry("boneage.models.literature", "BoNet", "hand", "BoNet (Spampinato et al. 2017)"),
 }
 
 

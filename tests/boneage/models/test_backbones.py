@@ -91,6 +91,13 @@ class TestAgeHead:
         assert ages.shape == (2, 5)
         assert torch.allclose(ages[1], head.linear(features[1])[:, 0])
 
+    def test_classes_of_each_sex(self) -> None:
+        head = AgeHead(4, sexes=2, classes=7)
+        features = torch.randn(2, 5, 4)
+        logits = head(features, torch.tensor([1, 0]))
+        units = head.linear(features).view(2, 5, 7, 2)
+        assert torch.equal(logits, torch.stack([units[0, ..., 1], units[1, ..., 0]]))
+
     def test_fp32_inside_autocast(self) -> None:
         head = AgeHead(4, sexes=1)
         with torch.autocast("cpu", torch.bfloat16):
