@@ -68,6 +68,15 @@ def parser() -> argparse.ArgumentParser:
     assess.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
     assess.set_defaults(run=run_assess)
 
+    fuse = commands.add_parser(
+        "fuse",
+        help="make one weights folder of several: the mean of their ages (late fusion)",
+        description="Write a weights folder whose age is the mean of the given ones' ages.",
+    )
+    fuse.add_argument("weights", type=Path, nargs="+", metavar="WEIGHTS", help="weights folders")
+    fuse.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    fuse.set_defaults(run=run_fuse)
+
     card = commands.add_parser(
         "card",
         help="write the model card of a weights folder",
@@ -121,6 +130,14 @@ def run_card(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_fuse(args: argparse.Namespace) -> int:
+    """``boneage fuse``."""
+    from boneage.fuse import fuse
+
+    fuse(args.weights, args.out)
+    return 0
+
+
 def run_prepare_rsna(args: argparse.Namespace) -> int:
     """``boneage prepare rsna``."""
     from boneage.prepare import prepare_rsna
@@ -136,7 +153,7 @@ def run_assess(args: argparse.Namespace) -> int:
 
     from boneage.predictor import Predictor
 
-    files = list(list_files(args.files))
+    files = list(list_files(args.files, volumes=args.task == "adult"))
     predictor = Predictor.load(
         args.weights, task=args.task, revision=args.revision, device=args.device
     )
@@ -173,9 +190,9 @@ def assess_file(
     predictor: Predictor, path: Path, sex: str | None, picture: Path | None
 ) -> Assessment:
     """Assess one file; write its radiograph with boxes to ``picture`` if given."""
-    from boneage import explain, images
+    from boneage import explain
 
-    radiograph = images.read(path)
+    radiograph = predictor.read(path)
     (assessment,) = predictor.assess(radiograph, sex)
     if picture:
         size = (radiograph.width, radiograph.height)
@@ -184,14 +201,22 @@ def assess_file(
     return assessment
 
 
-def list_files(paths: Sequence[Path]) -> Iterator[Path]:
+def list_files(paths: Sequence[Path], volumes: bool = False) -> Iterator[Path]:
     """The files themselves and, sorted, those of folders and their folders.
+
+    Args:
+        paths: files and folders.
+        volumes: a folder of CT slices is one volume, and stands for itself.
 
     Raises:
         InputError: for a path that does not exist or a folder without files.
     """
+    from boneage.volumes import is_volume
+
     for path in paths:
-        if path.is_dir():
+        if volumes and path.is_dir() and is_volume(path):
+            yield path
+        elif path.is_dir():
             inside = sorted(
                 p
                 for p in path.rglob("*")

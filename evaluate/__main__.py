@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from evaluate.run import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLED = ("rsna-test",)  # under data/
+BUNDLED = ("rsna-test", "nih-chest-test")  # under data/
 
 EPILOG = """\
 what is written to OUT:
   cases.csv        one line for each case and table cell
   assessments.csv  prediction intervals and reasons of refusals
   boxes.csv        attention boxes, in pixels of the source image
+  heat-maps.npz    Grad-CAMs of some adults
   tables.md        the papers' tables, published beside measured, and further statistics
   metrics.json     the same numbers as records
-  figures/         figure-2a.png, figure-2b.png, figure-3.png
+  figures/         figure-2a.png, figure-2b.png, figure-3.png for hands; figure-4.png,
+                   figure-5.png, figure-adult-assessed.png, figure-adult-deviation.png for adults
   run.json         versions, device, hashes of weights and data, duration, command
 
 exit codes: 0 evaluated, 2 bad arguments or input
@@ -83,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, arguments: list[str]) -> int:
+    from boneage import hub
     from evaluate import recorded
     from evaluate.processes import Processes
     from evaluate.run import evaluate, render
@@ -90,6 +93,9 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     if args.from_cases and args.weights:
         raise InputError("--from-cases assesses nothing, so it takes no --weights.")
     datasets = _datasets(args.data, args.split)
+    if args.weights and not args.data:  # of the bundled data, those the weights are for
+        tasks = {hub.load_config(folder)["task"] for folder in args.weights}
+        datasets = [dataset for dataset in datasets if dataset.folder.task in tasks]
     if args.from_cases:
         report = render(args.from_cases, args.out, datasets)
     else:

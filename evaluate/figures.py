@@ -1,4 +1,4 @@
-"""Figures 2a, 2b and 3 of the hand paper, drawn from the cases that were assessed.
+"""Figures 2a, 2b and 3 of the hand paper, 4 and 5 of the adult one, drawn from the cases assessed.
 
 Sexes differ in marker as well as in colour, boxes in line style, so that the figures can be read in
 grey. Colours are of Okabe and Ito's palette, which is told apart with any colour vision.
@@ -18,6 +18,7 @@ import numpy as np
 from boneage import metrics
 from boneage.sex import SEX_NAMES
 from evaluate.cases import BoxRow, CaseRow
+from evaluate.heat_maps import HeatMaps
 from evaluate.published import LARGEST_DEVIATION_MONTHS
 from evaluate.records import Group
 
@@ -35,6 +36,7 @@ POINTS = {
     "M": {"marker": "^", "edgecolors": "#0072B2", "facecolors": "#0072B2", "alpha": 0.75},
     None: {"marker": "s", "edgecolors": "#555555", "facecolors": "none"},
 }
+HATCHES = {"F": "", "M": "//", None: ".."}
 BOX_LINES = {
     "R1": ("#E69F00", "-"),
     "R2": ("#56B4E9", (0, (4, 1.5))),
@@ -46,18 +48,21 @@ BOX_LINES = {
 def draw(
     groups: Sequence[Group],
     boxes: Sequence[BoxRow],
+    heat_maps: HeatMaps,
     images: Mapping[tuple[str, str], Path],
     folder: Path,
 ) -> list[Path]:
     """Draw the figures of every group into ``folder``, in place of those of an earlier run.
 
-    The first group's are ``figure-2a.png``, ``figure-2b.png`` and ``figure-3.png``; those of
-    further groups carry data set and weights in the name.
+    Hands get the figures 2a, 2b and 3 of their paper; adults 4 and 5 of theirs, and what
+    corresponds to 2a and 2b. The first group's are ``figure-2a.png`` and so on; those of further
+    groups carry data set and weights in the name.
 
     Args:
         groups: of :func:`evaluate.records.groups`; one without an assessed case has no figure.
         boxes: the lines of ``boxes.csv``.
-        images: files by data set and case id; figure 3 shows cases that are among them.
+        heat_maps: those of ``heat-maps.npz``.
+        images: files by data set and case id; figures 3 and 5 show cases that are among them.
         folder: made if needed.
 
     Returns:
@@ -72,17 +77,26 @@ def draw(
     for group in groups:
         if not group.assessed:
             continue
-        name = f"-{group.dataset}-{group.weights}" if written else ""
-        suffix = re.sub(r"[^A-Za-z0-9.@-]+", "-", name)
+        suffix = re.sub(r"[^A-Za-z0-9.@-]+", "-", f"-{group.dataset}-{group.weights}")
         with rc_context(FONT):
-            figures = {
-                "2a": assessed_against_actual(group),
-                "2b": deviation_against_actual(group),
-                "3": attention_boxes(group, boxes, images),
-            }
+            if group.unit == "months":
+                figures = {
+                    "2a": assessed_against_actual(group),
+                    "2b": deviation_against_actual(group),
+                    "3": attention_boxes(group, boxes, images),
+                }
+            else:
+                figures = {
+                    "4": ages_and_sexes(group),
+                    "5": grad_cams(group, heat_maps, images),
+                    "adult-assessed": assessed_against_actual(group),
+                    "adult-deviation": deviation_against_actual(group),
+                }
             for number, figure in figures.items():
                 if figure is not None:
-                    path = folder / f"figure-{number}{suffix}.png"
+                    path = folder / f"figure-{number}.png"
+                    if path in written:
+                        path = folder / f"figure-{number}{suffix}.png"
                     figure.savefig(path, dpi=DPI, metadata={"Software": None})
                     written.append(path)
     return written
@@ -171,6 +185,69 @@ def attention_boxes(
         facecolor="#444444", labelcolor="white", handlelength=4,
         title="Bone parts by descending attention score", title_fontproperties={"size": 10},
     ).get_title().set_color("white")  # fmt: skip
+    return figure
+
+
+def ages_and_sexes(group: Group) -> Figure:
+    """Figure 4: a histogram of the actual ages by sex, and the counts of each sex."""
+    figure = _figure(1.5 * WIDTH, 0.75 * HEIGHT, "Ages and sexes of the cases", group)
+    histogram, counts = figure.subplots(1, 2, width_ratios=(4, 1))
+    sexes = [sex for sex in POINTS if any(row.sex == sex for row in group.rows)]
+    ages = [np.array([row.age for row in group.rows if row.sex == sex]) for sex in sexes]
+    names = [SEX_NAMES.get(sex or "", "sex unknown").capitalize() for sex in sexes]
+    edges = np.arange(0, 5 * math.ceil(max(map(max, ages)) / 5) + 6, 5)
+    below = np.zeros(len(edges) - 1)
+    for index, (sex, found, name) in enumerate(zip(sexes, ages, names, strict=True)):
+        height = np.histogram(found, edges)[0]
+        style = {"color": POINTS[sex]["edgecolors"], "hatch": HATCHES[sex], "edgecolor": "white"}
+        histogram.bar(edges[:-1], height, 5, below, align="edge", label=name, **style)
+        below += height
+        counts.bar(index, len(found), **style)
+        counts.text(index, len(found), str(len(found)), ha="center", va="bottom")
+    histogram.set(xlabel=f"Actual age ({group.unit})", ylabel="Images", xlim=(0, edges[-1]))
+    histogram.legend(frameon=False)
+    counts.set_xticks(range(len(names)), names)
+    counts.margins(y=0.1)
+    for axes in (histogram, counts):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def grad_cams(
+    group: Group, heat_maps: HeatMaps, images: Mapping[tuple[str, str], Path]
+) -> Figure | None:
+    """Figure 5: images (above) and their Grad-CAMs (below), across the ages.
+
+    Returns:
+        ``None`` if no case has both a heat map and an image.
+    """
+    from boneage.explain import display_image, overlay_heat_map
+    from boneage.images import read
+
+    shown = sorted(
+        (
+            row
+            for row in group.assessed
+            if (group.dataset, row.weights, row.id) in heat_maps
+            and (group.dataset, row.id) in images
+        ),
+        key=lambda row: (row.age, row.id),
+    )
+    if not shown:
+        return None
+    figure = _figure(1.75 * max(4, len(shown)), 5.6, "Images and their Grad-CAMs, by age", group)
+    grid = figure.subplots(2, len(shown), squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for (above, below), row in zip(grid.T, shown, strict=True):
+        image = display_image(read(images[group.dataset, row.id]).pixels)
+        heat_map = heat_maps[group.dataset, row.weights, row.id]
+        above.imshow(image)
+        below.imshow(overlay_heat_map(image, heat_map, 0.5))
+        sex = SEX_NAMES.get(row.sex or "", "sex unknown").capitalize()
+        above.set_title(
+            f"{sex}, {row.id}\n{row.age:.0f} {row.unit}, assessed {row.assessed:.0f}", fontsize=8
+        )
     return figure
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from boneage.errors import InputError
@@ -32,7 +31,8 @@ class Cell:
         published: mean absolute error in the table's unit; ``None`` in the project's own tables.
         component: which of an assessment's ages is measured; ``assembled`` is the final one.
         sex: ``F`` or ``M`` if only cases of one sex count.
-        recipe: the recipe of ``python -m train`` that makes weights for it.
+        recipe: the recipe of ``python -m train`` that makes weights for it; of the late fusion its
+            name, since nothing is trained for it.
         unavailable: why nothing can be run for it, in place of a recipe.
         remark: what a reader must know to compare.
     """
@@ -52,8 +52,10 @@ class Cell:
         """Why the cell is empty as long as no weights fill it."""
         if self.unavailable:
             return self.unavailable
-        if not (_RECIPES / f"{self.recipe}.toml").is_file():
-            return "not trained here, and no recipe for it is written yet"
+        if self.recipe == _LATE_FUSION:
+            members = " ".join(f"runs/{name}/weights" for name in _FUSED)
+            command = f"python -m boneage fuse {members} --out runs/{_LATE_FUSION}"
+            return f"its three members were not all trained here; `{command}` makes it of them"
         sex = f" --sex {self.sex}" if self.sex and self.table.startswith("A") else ""
         command = f"python -m train {self.recipe} --data DIR --out runs/{self.recipe}{sex}"
         if self.recipe in _AFTER:
@@ -88,8 +90,9 @@ class Table:
         return UNITS[self.task]
 
 
-_RECIPES = Path(__file__).resolve().parents[1] / "train" / "recipes"
 _ARCNN = "arcnn_mobilenetv2_256"
+_LATE_FUSION = "late_fusion"
+_FUSED = ("vgg", "googlenet", "resnet")
 # Recipes that start from the weights of another one.
 _AFTER = dict.fromkeys((_ARCNN, "arcnn_k1", "arcnn_k2", "arcnn_k4"), "whole_mobilenetv2_192")
 
@@ -208,7 +211,7 @@ TABLES: tuple[Table, ...] = (
                 ("Fine-tuned GoogLeNet", 5.522, "googlenet"),
                 ("Fine-tuned ResNet", 5.738, "resnet"),
                 ("Early fusion", 6.870, "early_fusion"),
-                ("Late fusion", 5.140, "late_fusion"),
+                ("Late fusion", 5.140, _LATE_FUSION),
                 ("VGG with hierarchical features", 4.856, "hierarchical"),
             )
         ),
@@ -235,6 +238,12 @@ TABLES: tuple[Table, ...] = (
         ),
     ),
 )
+
+# What a data set's images are, by the beginning of its name, where they are not the paper's kind.
+OTHER_IMAGES = {
+    "nih-chest": "The measured images are frontal chest radiographs of adults and adolescents (NIH "
+    "ChestX-ray14), not the paper's whole-body CT: the two columns show different tasks."
+}
 
 # Text claim of Liu et al., Section 3 and Fig. 2(b): every absolute deviation is below this.
 LARGEST_DEVIATION_MONTHS = 20.0

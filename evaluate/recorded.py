@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from boneage.errors import InputError
 from evaluate.cases import CASES, RECORDED, CaseRow, read_cases
-from evaluate.published import TABLES
+from evaluate.published import FURTHER, TABLES
 
 if TYPE_CHECKING:
     from boneage.datasets import Case
@@ -31,7 +31,7 @@ class RecordedRow:
 
     Attributes:
         name: of the folder.
-        cases: those in the papers' tables, their weights marked as recorded.
+        cases: their weights marked as recorded.
     """
 
     name: str
@@ -80,12 +80,12 @@ def _load(folder: Path) -> RecordedRow:
             f"{RUN} of the recorded row {folder.name} does not name one set of weights with "
             "sha256, seed and commit."
         )
-    papers = {table.id for table in TABLES}
+    known = {FURTHER, *(table.id for table in TABLES)}
     return RecordedRow(
         folder.name,
         tuple(
             replace(row, weights=RECORDED + row.weights)
             for row in read_cases(folder / CASES)
-            if row.table in papers
+            if row.table in known
         ),
     )

@@ -17,7 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from boneage.errors import InputError
+from evaluate import heat_maps
 from evaluate.cases import (
     ASSESSMENTS,
     BOXES,
@@ -66,6 +69,7 @@ class Assessor(Protocol):
         sex: Sequence[str | None],
         *,
         batch_size: int,
+        heat_map: bool = False,
     ) -> list[Assessment]: ...
 
 
@@ -127,6 +131,7 @@ def evaluate(
 
     patients = any(case.patient for dataset in datasets for case in dataset.folder.cases)
     writer = Writer(out, patients=patients) if processes.rank == 0 else None
+    maps: dict[tuple[str, str, str], np.ndarray] = {}
     with writer or nullcontext():
         for dataset in datasets:
             filled: set[tuple[str, str, str]] = set()
@@ -139,6 +144,8 @@ def evaluate(
                     filled |= {(x.table, x.row, x.column) for x in lines if isinstance(x, CaseRow)}
                     if writer:
                         writer.write(lines)
+                if writer and dataset.folder.task == "adult":
+                    maps |= heat_maps.explain(dataset.name, dataset.folder.cases, predictor, name)
             if writer:
                 writer.write(
                     row
@@ -147,6 +154,7 @@ def evaluate(
                 )
     if processes.rank != 0:
         return None
+    heat_maps.write(out, maps)
     result = render(out / CASES, out, datasets)
     _write_json(
         out / RUN,
@@ -168,12 +176,13 @@ def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Rep
     """Make ``tables.md``, ``metrics.json`` and the figures from a ``cases.csv``.
 
     Prediction intervals and the reasons of refusals come from ``assessments.csv``, attention boxes
-    from ``boxes.csv``, both beside it; without these files the tables and figures lack that part.
+    from ``boxes.csv``, heat maps from ``heat-maps.npz``, all beside it; without these files the
+    tables and figures lack that part.
 
     Args:
         cases_file: the ``cases.csv``.
         out: folder to write to.
-        datasets: where the images of figure 3 are found, by name.
+        datasets: where the images of figures 3 and 5 are found, by name.
     """
     from evaluate.figures import draw
 
@@ -188,7 +197,8 @@ def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Rep
     images = {
         (dataset.name, case.id): case.path for dataset in datasets for case in dataset.folder.cases
     }
-    draw(found, boxes, images, out / "figures")
+    maps = heat_maps.read(cases_file.with_name(heat_maps.HEAT_MAPS))
+    draw(found, boxes, maps, images, out / "figures")
     return result
 
 

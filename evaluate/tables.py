@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluate.cases import RECORDED, AssessmentRow, CaseRow
-from evaluate.published import TASKS, tables
+from evaluate.published import OTHER_IMAGES, TASKS, Table, tables
 from evaluate.records import (
     COLUMNS,
     Group,
@@ -99,7 +99,7 @@ def report(
             found = _select(published, table.id, dataset)
             remarks = {(c.row, c.column): c.remark for c in table.cells if c.remark}
             title = f"{table.id}. {table.title} ({table.source}), MAE in {table.unit}, on {dataset}"
-            grids.append(_comparison(title, found, remarks))
+            grids.append(_comparison(title, found, remarks, _other_images(dataset, table)))
             records += found
         for group in (group for group in groups if group.dataset == dataset):
             name = f"{group.row}, on {dataset}, by {group.weights}"
@@ -140,6 +140,13 @@ _S3 = (
     "Paired on the same cases; a negative difference says that the first unit errs less, an "
     "interval that holds 0 says that these cases do not decide it."
 )
+
+
+def _other_images(dataset: str, table: Table) -> list[str]:
+    """The note below a table of the adult paper, whose data nobody has."""
+    if table.task != "adult":
+        return []
+    return [text for name, text in OTHER_IMAGES.items() if dataset.startswith(name)]
 
 
 def _select(records: Sequence[Record], table: str, dataset: str) -> list[Record]:

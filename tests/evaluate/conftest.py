@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from boneage import datasets
 from boneage.errors import InputError
 from boneage.images import Radiograph
+from boneage.models.registry import UNITS
 from boneage.predictor import Assessment, Box, Interval, ModelReference
 from evaluate.run import Dataset
 
@@ -49,15 +52,23 @@ class StubPredictor:
         self.batches: list[list[str]] = []
 
     def assess(
-        self, radiographs: Sequence[Radiograph], sex: Sequence[str | None], *, batch_size: int
+        self,
+        radiographs: Sequence[Radiograph],
+        sex: Sequence[str | None],
+        *,
+        batch_size: int,
+        heat_map: bool = False,
     ) -> list[Assessment]:
         self.batches.append([radiograph.id for radiograph in radiographs])
         assert len(radiographs) == len(sex) <= batch_size
         if any(radiograph.id in self.fail for radiograph in radiographs):
             raise InputError("The sex is missing; this model needs it: F or M.")
-        return [self._one(radiograph, s) for radiograph, s in zip(radiographs, sex, strict=True)]
+        return [
+            self._one(radiograph, s, heat_map)
+            for radiograph, s in zip(radiographs, sex, strict=True)
+        ]
 
-    def _one(self, radiograph: Radiograph, sex: str | None) -> Assessment:
+    def _one(self, radiograph: Radiograph, sex: str | None, heat_map: bool) -> Assessment:
         refused = radiograph.id in self.refuse
         components = {
             name: self.ages[radiograph.id] + offset for name, offset in self.offsets.items()
@@ -74,13 +85,14 @@ class StubPredictor:
             task=self.config["task"],
             sex=sex,
             age=None if refused else age,
-            unit="months",
+            unit=UNITS[self.config["task"]],
             interval=None if refused else Interval(age - 10, age + 2, 0.9),
             components={} if refused else components,
             boxes=() if refused else tuple(boxes),
             warnings=(),
             refused="This is no hand." if refused else None,
             model=ModelReference(self.id, self.revision),
+            heat_map=np.eye(4, dtype=np.float32) if heat_map else None,
         )
 
 
@@ -125,6 +137,13 @@ def hands(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         by_sex.setdefault(case.sex, []).append(case.id)
     folder = _copy(tmp_path_factory.mktemp("data") / "hands", by_sex["F"][:6] + by_sex["M"][:6])
     return Dataset("hands/test", datasets.load(folder))
+
+
+@pytest.fixture(scope="session")
+def adults(nih_test_dir: Path) -> Dataset:
+    """Every thirtieth of the bundled chest radiographs."""
+    folder = datasets.load(nih_test_dir)
+    return Dataset("nih-chest/test", replace(folder, cases=folder.cases[::30]))
 
 
 @pytest.fixture

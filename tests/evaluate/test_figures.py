@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluate import heat_maps
 from evaluate.cases import CaseRow, read_boxes, read_cases
-from evaluate.figures import DPI, EXAMPLES, HEIGHT, WIDTH, attention_boxes, draw
+from evaluate.figures import (
+    DPI,
+    EXAMPLES,
+    HEIGHT,
+    WIDTH,
+    ages_and_sexes,
+    attention_boxes,
+    draw,
+    grad_cams,
+)
 from evaluate.records import groups
 from evaluate.run import Dataset, evaluate
 
@@ -63,6 +73,42 @@ def test_boxes_are_drawn_for_each_sex(
 def test_refused_cases_and_single_cases_do_not_stop_the_drawing(tmp_path: Path) -> None:
     place = ("A3", "AR-CNN", "MAE", "d/test", "1", None, 100.0)
     refused, exact = (CaseRow(*place, assessed, "months", "w@1") for assessed in (None, 100.0))
-    assert draw(groups([refused]), [], {}, tmp_path) == []
-    written = draw(groups([exact]), [], {}, tmp_path)
+    assert draw(groups([refused]), [], {}, {}, tmp_path) == []
+    written = draw(groups([exact]), [], {}, {}, tmp_path)
     assert [path.name for path in written] == ["figure-2a.png", "figure-2b.png"]
+
+
+def test_adults_have_their_own_figures(
+    adults: Dataset, stub_for: Callable[..., Any], tmp_path: Path
+) -> None:
+    predictor = stub_for(adults.folder.cases, task="adult", sexes=(), fills=["B2:Early fusion"])
+    evaluate([adults], [predictor], tmp_path)
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {
+        "figure-4.png", "figure-5.png", "figure-adult-assessed.png", "figure-adult-deviation.png",
+    }  # fmt: skip
+    (group,) = groups(read_cases(tmp_path / "cases.csv"))
+    maps = heat_maps.read(tmp_path / "heat-maps.npz")
+    images = {(adults.name, case.id): case.path for case in adults.folder.cases}
+    figure = grad_cams(group, maps, images)
+    assert figure is not None
+    assert len([axes for axes in figure.axes if axes.images]) == 2 * len(maps)
+    assert grad_cams(group, {}, images) is None
+    histogram, counts = ages_and_sexes(group).axes
+    assert sum(bar.get_height() for bar in histogram.patches) == len(adults.folder.cases)
+    sexes = [case.sex for case in adults.folder.cases]
+    assert [bar.get_height() for bar in counts.patches] == [sexes.count("F"), sexes.count("M")]
+
+
+def test_examples_are_of_different_patients_across_the_ages(adults: Dataset) -> None:
+    chosen = heat_maps.examples(adults.folder.cases)
+    assert len({case.patient for case in chosen}) == len(chosen) == heat_maps.EXAMPLES
+    ages = [case.age for case in chosen]
+    assert ages == sorted(ages)
+    assert ages[-1] - ages[0] > 20
+
+
+def test_no_heat_maps_leave_no_file(tmp_path: Path) -> None:
+    (tmp_path / "heat-maps.npz").touch()
+    heat_maps.write(tmp_path, {})
+    assert list(tmp_path.iterdir()) == []

@@ -85,17 +85,26 @@ def test_weights_of_another_task_are_refused(
     config = json.loads((untrained / "config.json").read_text())
     (tmp_path / "adult").mkdir()
     (tmp_path / "adult" / "config.json").write_text(json.dumps(config | {"task": "adult"}))
-    assert command.main(["--weights", str(tmp_path / "adult"), "--out", str(tmp_path)]) == 2
+    weights, data = str(tmp_path / "adult"), str(DATA)
+    assert command.main(["--weights", weights, "--data", data, "--out", str(tmp_path)]) == 2
     assert "for the task adult, the data for hand" in capsys.readouterr().err
 
 
-def test_the_bundled_test_set_is_found_from_anywhere(
+def test_the_bundled_test_sets_are_found_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (dataset,) = command._datasets(None, "test")
-    assert dataset.name == "rsna-test/test"
-    assert len(dataset.folder.cases) == 200
+    found = {d.name: len(d.folder.cases) for d in command._datasets(None, "test")}
+    assert found == {"rsna-test/test": 200, "nih-chest-test/test": 1068}
+
+
+def test_of_the_bundled_data_those_that_the_weights_are_for(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("evaluate.run.evaluate", lambda datasets, *_, **__: asked.extend(datasets))
+    command.main(["--weights", str(untrained), "--out", str(tmp_path)])
+    assert [dataset.name for dataset in asked] == ["rsna-test/test"]
 
 
 def test_tables_again_from_cases(
