@@ -13,7 +13,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -98,8 +98,8 @@ def read(data: bytes, id: str) -> Radiograph:
         InputError: no image, no projection radiograph, a header that makes no sense or exceeds the
             limits of :mod:`boneage.images`, or a compression that cannot be decoded.
     """
-    dataset, syntax = _parse(data)
-    modality = _text(dataset, "Modality")
+    dataset, syntax = parse(data)
+    modality = text(dataset, "Modality")
     if modality and modality not in MODALITIES:
         named = f"modality {modality}" if re.fullmatch("[A-Z]{2,6}", modality) else "its modality"
         raise InputError(
@@ -130,8 +130,8 @@ def read(data: bytes, id: str) -> Radiograph:
         id,
         "DICOM",
         described,
-        sex=_sex(dataset),
-        age_years=_age_years(dataset),
+        sex=sex(dataset),
+        age_years=age_years(dataset),
         warnings=tuple(notes),
     )
 
@@ -192,8 +192,19 @@ _UNCOMPRESSED = (
 )
 
 
-def _parse(data: bytes) -> tuple[Dataset, UID]:
-    """The allow-listed elements of the file, and its transfer syntax."""
+def parse(data: bytes, tags: Sequence[int] = _ALLOWED) -> tuple[Dataset, UID]:
+    """Parse the allow-listed elements of a file.
+
+    Args:
+        data: the whole file, with or without preamble and file meta group.
+        tags: of the elements to read; by default those of a projection image.
+
+    Returns:
+        The elements, and the transfer syntax of the file. May raise whatever pydicom raises.
+
+    Raises:
+        InputError: a deflated file that unpacks to more than is accepted.
+    """
     file = io.BytesIO(data)
     if data[128:132] == b"DICM":
         file.seek(132)
@@ -213,7 +224,7 @@ def _parse(data: bytes) -> tuple[Dataset, UID]:
         file,
         syntax == ImplicitVRLittleEndian,
         syntax != ExplicitVRBigEndian,
-        specific_tags=_ALLOWED,
+        specific_tags=list(tags),
     )
     return dataset, syntax
 
@@ -458,25 +469,26 @@ def _apply_lut(values: np.ndarray, item: Dataset, dataset: Dataset) -> np.ndarra
 # --- The patient: age and sex alone ---
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
-    """An element's text as it lies in the file: pydicom would log values that it finds invalid."""
+def text(dataset: Dataset, keyword: str) -> str:
+    """An element's text as it lies in the file, or "": pydicom would log what it finds invalid."""
     element = dataset.get_item(keyword) if keyword in dataset else None
     value = element.value if element is not None else b""
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
 
 
-def _sex(dataset: Dataset) -> str | None:
-    sex = _text(dataset, "PatientSex").upper()
-    return sex if sex in ("F", "M") else None
+def sex(dataset: Dataset) -> str | None:
+    """PatientSex: F, M, or None for anything else."""
+    value = text(dataset, "PatientSex").upper()
+    return value if value in ("F", "M") else None
 
 
-def _age_years(dataset: Dataset) -> float | None:
+def age_years(dataset: Dataset) -> float | None:
     """PatientAge, else the time from birth to the image. Zero is taken for "not known"."""
-    age = re.fullmatch(r"(\d{3})([DWMY])", _text(dataset, "PatientAge"))
+    age = re.fullmatch(r"(\d{3})([DWMY])", text(dataset, "PatientAge"))
     if age and int(age[1]) > 0:
         return int(age[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}[age[2]]
-    born = _text(dataset, "PatientBirthDate")
-    taken = _text(dataset, "AcquisitionDate") or _text(dataset, "StudyDate")
+    born = text(dataset, "PatientBirthDate")
+    taken = text(dataset, "AcquisitionDate") or text(dataset, "StudyDate")
     try:
         days = (datetime.strptime(taken, "%Y%m%d") - datetime.strptime(born, "%Y%m%d")).days
     except ValueError:

@@ -100,7 +100,7 @@ def read(source: str | Path | bytes | BinaryIO, *, id: str | None = None) -> Rad
     if kind == "DICOM":
         from boneage import dicom
     try:
-        with _quiet():
+        with quiet():
             radiograph = dicom.read(data, id) if kind == "DICOM" else _read_picture(data, kind, id)
     except InputError:
         raise
@@ -403,4 +403,5 @@ class _Quiet:
                     self._saved.__exit__(None, None, None)
 
 
-_quiet = _Quiet()
+quiet = _Quiet()
+"""Context in which decoders' Python warnings are silenced, in all threads."""

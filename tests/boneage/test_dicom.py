@@ -530,7 +530,7 @@ class TestPatient:
         keywords += ["StudyDescription", "ImageComments"]
         tags = dict(zip(keywords, secrets, strict=True))
         data = file(dataset(**tags, PatientSex="F", PatientAge="007Y"))
-        parsed, _ = dicom._parse(data)
+        parsed, _ = dicom.parse(data)
         assert not set(keywords) & {element.keyword for element in parsed}
         caplog.clear()
         text = f"{images.read(data, id='x')!r} {caplog.text}"
