@@ -102,7 +102,8 @@ class SpatialTransformer(nn.Module):
     """Resamples a feature map by an affine transformation that it infers from the map itself.
 
     Jaderberg et al., "Spatial Transformer Networks", NIPS 2015, Section 3. The transformation is
-    the identity at first; outside of the map there are zeros.
+    the identity at first; it is limited, and slow to learn, since it otherwise comes to rest at an
+    extreme before the other layers have learnt what to keep. Outside of the map there are zeros.
 
     Args:
         channels: channels C of the feature map.
@@ -110,12 +111,14 @@ class SpatialTransformer(nn.Module):
         hidden: units of the localisation network's hidden layer.
     """
 
+    LARGEST = 0.5  # change of any of the six numbers, in halves of the map's side
+    SPEED = 0.02  # of learning: under Adam what scales an output scales its learning rate
+
     def __init__(self, channels: int, grid: int, hidden: int = 32) -> None:
         super().__init__()
         last = nn.Linear(hidden, 6)
         nn.init.zeros_(last.weight)
-        with torch.no_grad():
-            last.bias.copy_(torch.eye(2, 3).flatten())
+        nn.init.zeros_(last.bias)
         self.localisation = nn.Sequential(
             nn.AdaptiveAvgPool2d(grid),
             nn.Flatten(),
@@ -123,12 +126,14 @@ class SpatialTransformer(nn.Module):
             nn.ReLU(),
             last,
         )
+        self.register_buffer("identity", torch.eye(2, 3), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w), in fp32 whatever the autocast around it."""
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            transformation = self.localisation(features).view(-1, 2, 3)
+            change = self.LARGEST * (self.SPEED * self.localisation(features)).tanh()
+            transformation = self.identity + change.view(-1, 2, 3)
             where = F.affine_grid(transformation, list(features.shape), align_corners=False)
             return F.grid_sample(features, where, align_corners=False)
 
