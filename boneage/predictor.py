@@ -190,6 +190,7 @@ class Predictor:
         weights: str | Path | None = None,
         *,
         task: str = "hand",
+        region: str = "whole",
         revision: str | None = None,
         device: str | None = None,
     ) -> Predictor:
@@ -199,13 +200,15 @@ class Predictor:
             weights: a folder, or ``organisation/name`` on the Hub; ``None`` for the weights
                 released with the project.
             task: ``hand`` or ``adult``: which released weights, and what given ones must be for.
+            region: ``whole``, ``upper`` or ``lower``: the part of the image that the released
+                weights see; of no matter to given ones.
             revision: commit, branch or tag on the Hub.
             device: ``cpu``, ``cuda``, ...; the GPU if there is one.
 
         Raises:
             InputError: if there are no such weights or they are damaged or for another task.
         """
-        folder = released(task) if weights is None else Path(weights)
+        folder = released(task, region) if weights is None else Path(weights)
         id, commit = folder.resolve().name, None
         if not folder.is_dir():
             if len(folder.parts) != 2 or folder.is_absolute():
@@ -378,16 +381,18 @@ class Predictor:
         )
 
 
-def released(task: str) -> Path:
-    """The weights folder released with the project for a task.
+def released(task: str, region: str = "whole") -> Path:
+    """The weights folder released with the project for a task and a region of the image.
 
     Raises:
         InputError: if there is none.
     """
-    for config in sorted(bundled.folder("weights").glob(f"*/{hub.CONFIG}")):
-        if hub.load_config(config.parent)["task"] == task:
-            return config.parent
-    raise InputError(f"No weights for the task {task} are released with this version.")
+    for path in sorted(bundled.folder("weights").glob(f"*/{hub.CONFIG}")):
+        config = hub.load_config(path.parent)
+        if (config["task"], config["preprocess"].get("region", "whole")) == (task, region):
+            return path.parent
+    part = "" if region == "whole" else f" and the {region} half of the image"
+    raise InputError(f"No weights for the task {task}{part} are released with this version.")
 
 
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:

@@ -34,6 +34,16 @@ def nih_test_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nih_fullsize_dir() -> Path:
+    return ROOT / "data" / "nih-chest-fullsize"
+
+
+@pytest.fixture(scope="session")
+def ct_sample() -> Path:
+    return ROOT / "data" / "ct-samples" / "torso_3mm.nii.gz"
+
+
+@pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder of a small AR-CNN that was never trained."""
     import torch
@@ -57,3 +67,35 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "provenance": {},
     }  # fmt: skip
     return hub.save(tmp_path_factory.mktemp("weights") / "tiny", build("arcnn", arguments), config)
+
+
+@pytest.fixture(scope="session")
+def untrained_adult(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder of a small network for adults that was never trained."""
+    import torch
+
+    from boneage import hub
+    from boneage.models.registry import build
+
+    torch.manual_seed(0)
+    arguments = {"backbone": "mobilenet_v2", "global_pooling": True}
+    config = {
+        "architecture": {"name": "hierarchical", "arguments": arguments},
+        "task": "adult",
+        "unit": "years",
+        "sexes": [],
+        "projection": "thorax",
+        "preprocess": {"size": 64, "resolution": 128, "percentiles": [1, 99], "mean": 0.5,
+                       "std": 0.5, "margin": 8, "region": "whole"},
+        "age": {"mean": 47.0, "sd": 16.0, "lowest": 0.0, "highest": 120.0},
+        "interval": None,
+        "refusal": None,
+        "fills": [],
+        "provenance": {"metrics": {"validation_mae": 9.9}, "validation_images": 5,
+                       "data": "nih-chest-128"},
+    }  # fmt: skip
+    return hub.save(
+        tmp_path_factory.mktemp("weights") / "tiny-adult",
+        build("hierarchical", arguments),
+        config,
+    )

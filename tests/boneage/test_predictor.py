@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boneage import hub, images
+from boneage import bundled, hub, images
 from boneage.errors import InputError
 from boneage.images import Radiograph
-from boneage.predictor import Predictor
+from boneage.predictor import Predictor, released
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +149,37 @@ class TestToDict:
         assert document["model"] == {"id": "tiny", "revision": predictor.revision}
         assert document["interval"] is None
         assert document["refused"] is None
+
+
+class TestReleased:
+    @pytest.fixture
+    def weights(
+        self,
+        untrained: Path,
+        untrained_adult: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Path:
+        """Three folders; by name the adult one for the upper half comes first."""
+        shutil.copytree(untrained, tmp_path / "hand")
+        shutil.copytree(untrained_adult, tmp_path / "adult-whole")
+        config = hub.load_config(untrained_adult)
+        config["preprocess"]["region"] = "upper"
+        upper = shutil.copytree(untrained_adult, tmp_path / "adult-upper")
+        (upper / hub.CONFIG).write_text(json.dumps(config))
+        monkeypatch.setattr(bundled, "folder", lambda _: tmp_path)
+        return tmp_path
+
+    def test_by_task_and_region(self, weights: Path) -> None:
+        assert released("hand") == weights / "hand"
+        assert released("adult") == weights / "adult-whole"
+        assert released("adult", "upper") == weights / "adult-upper"
+        with pytest.raises(InputError, match="task adult and the lower half"):
+            released("adult", "lower")
+
+    def test_are_loaded(self, weights: Path) -> None:
+        assert Predictor.load(task="adult").preprocess.region == "whole"
+        assert Predictor.load(task="adult", region="upper").preprocess.region == "upper"
 
 
 class TestLoad:
