@@ -82,7 +82,7 @@ class MonthClassifier(nn.Module):
     def forward(self, images: Tensor, sex: Tensor | None = None) -> MonthOutput:
         """images (N, 3, H, W) normalised, sex (N,) int64 -> standardised ages and logits."""
         logits = self.head(pool(self.backbone(images)), sex)
-        # No matrix product: autocast would round the months to 8 bits.
+        # No matrix product: under autocast that keeps 8 significant bits.
         months = (logits.softmax(dim=-1) * self.months).sum(dim=-1)
         return MonthOutput((months - self.age_mean.sum()) / self.age_sd.sum(), logits)
 
