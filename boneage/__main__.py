@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     card.set_defaults(run=run_card)
 
     prepare = commands.add_parser(
-        "prepare", help="make a labelled folder from a published data set"
+        "prepare", help="make a labelled folder from a published data set or from CT volumes"
     )
     sources = prepare.add_subparsers(required=True, metavar="DATASET")
     rsna = sources.add_parser(
@@ -104,6 +104,45 @@ def parser() -> argparse.ArgumentParser:
         "--size", type=int, default=512, help="side of the squashed square images, px (default 512)"
     )
     rsna.set_defaults(run=run_prepare_rsna)
+
+    nih = sources.add_parser(
+        "nih",
+        help="NIH ChestX-ray14",
+        description="Make a labelled folder from the official download as it comes: "
+        "Data_Entry_2017*.csv, test_list.txt, and the images in folders, zips or tar files. The "
+        "official test patients are the test split; a tenth of the others is validation.",
+    )
+    nih.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
+    nih.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    nih.add_argument(
+        "--size", type=int, default=256, help="side of the squashed square images, px (default 256)"
+    )
+    nih.set_defaults(run=run_prepare_nih)
+
+    ct = sources.add_parser(
+        "ct",
+        help="CT volumes, projected from front to back",
+        description="Make a labelled folder of frontal projections from a folder of CT volumes: "
+        "NIfTI files, zips and folders of DICOM files. Age and sex come from the table, else from "
+        "DICOM tags; volumes without an age are named and left out. Of the patient a salted hash "
+        "is kept, whose salt is not.",
+    )
+    ct.add_argument("source", type=Path, metavar="VOLUMES", help="folder of the volumes")
+    ct.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    ct.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="table with the columns id (a volume's name without ending), age (years), sex and "
+        "optionally patient",
+    )
+    ct.add_argument(
+        "--projection",
+        choices=("bone", "radiograph"),
+        default="bone",
+        help="the skeleton alone, or what a radiograph would look like (default: bone)",
+    )
+    ct.set_defaults(run=run_prepare_ct)
     return p
 
 
@@ -143,6 +182,24 @@ def run_prepare_rsna(args: argparse.Namespace) -> int:
     from boneage.prepare import prepare_rsna
 
     for line in prepare_rsna(args.source, args.out, args.size):
+        print(line)
+    return 0
+
+
+def run_prepare_nih(args: argparse.Namespace) -> int:
+    """``boneage prepare nih``."""
+    from boneage.prepare import prepare_nih
+
+    for line in prepare_nih(args.source, args.out, args.size):
+        print(line)
+    return 0
+
+
+def run_prepare_ct(args: argparse.Namespace) -> int:
+    """``boneage prepare ct``."""
+    from boneage.prepare import prepare_ct
+
+    for line in prepare_ct(args.source, args.out, args.labels, args.projection):
         print(line)
     return 0
 

@@ -1,20 +1,33 @@
-"""Published data sets, as they are downloaded, to labelled folders."""
+"""Data sets as they are downloaded or collected, to labelled folders."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import hashlib
+import re
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from boneage import images
+from boneage import images, nih, volumes
 from boneage.errors import InputError
 from boneage.rsna import LABEL_FILES, Download, Label, Member
+from boneage.sex import parse_sex
+from boneage.tables import read_csv
 from boneage.transforms import Preprocess
 
 SIZES = (32, 4096)
+OLDEST = 120.0
+"""Years."""
+BATCH = 256
+"""Images whose content is in memory at once, at most."""
 
 
 def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> Iterator[str]:
@@ -35,8 +48,7 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
     Raises:
         InputError: if the source has none of the label files, or one of them is damaged.
     """
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(f"The size must be between {SIZES[0]} and {SIZES[1]} px; it is {size}.")
+    _check_size(size)
     download = Download(source)
     labels: list[Label] = []
     for file in LABEL_FILES:
@@ -45,62 +57,280 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
             continue
         rows = download.read_labels(file)
         found = [label for label in rows if label.id in download.images]
-        missing = len(rows) - len(found)
-        yield f"{file.split}: {len(found)} images" + (
-            f"; {missing} labels without an image were skipped." if missing else "."
-        )
+        yield f"{file.split}: {len(found)} images{_missing(len(rows) - len(found))}"
         labels += found
     if not labels:
         raise InputError(
             f"{source.name} is no RSNA download: expected are "
             f"{', '.join(file.name for file in LABEL_FILES)} and their images as <id>.png."
         )
-    (out / "images").mkdir(parents=True, exist_ok=True)
+    found = [(label.id, download.images[label.id]) for label in labels]
     failed = set()
-    for id, reason in _convert(labels, download.images, out / "images", size, progress):
+    for id, reason in _convert(found, len(found), out / "images", size, progress):
         failed.add(id)
         yield f"{id}: left out. {reason}"
-    # Written last: a folder with labels.csv is complete.
-    with (out / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", "split", "boneage", "male"))
-        for label in labels:
-            if label.id not in failed:
-                writer.writerow((label.id, label.split, f"{label.age:g}", label.sex == "M"))
-    yield f"{out.name}: {len(labels) - len(failed)} images of {size} x {size} px."
+    rows = [
+        (label.id, label.split, f"{label.age:g}", label.sex == "M")
+        for label in labels
+        if label.id not in failed
+    ]
+    _write_labels(out, ("id", "split", "boneage", "male"), rows)
+    yield f"{out.name}: {len(rows)} images of {size} x {size} px."
+
+
+def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> Iterator[str]:
+    """Make a labelled folder of size x size px from the NIH ChestX-ray14 download.
+
+    The source holds the label file, the official test list, and the images in folders, zips or tar
+    files. Its test patients are the test split; of the others a tenth is validation. Images of that
+    size that are already in ``out`` are kept, so an interrupted run goes on.
+
+    Args:
+        source: folder of the download, or one zip.
+        out: labelled folder to make.
+        size: side of the squashed images, px.
+        progress: show a progress bar.
+
+    Yields:
+        Sentences about what was done, a line each; what is missing is counted.
+
+    Raises:
+        InputError: if the source lacks one of the two files, has no images, or is damaged.
+    """
+    _check_size(size)
+    download = nih.Download(source)
+    if download.implausible:
+        yield (
+            f"{download.implausible} images with an age above {nih.MAX_AGE:g} years were left out: "
+            "known errors of the labels."
+        )
+    seen: set[str] = set()
+
+    def found() -> Iterator[tuple[str, Member]]:
+        for id, member in download.images():
+            seen.add(id)
+            yield id, member
+
+    failed = set()
+    for id, reason in _convert(found(), len(download.labels), out / "images", size, progress):
+        failed.add(id)
+        yield f"{id}: left out. {reason}"
+    if not seen:
+        raise InputError(f"{source.name} holds no images of the NIH ChestX-ray14 download.")
+    for split in ("train", "validation", "test"):
+        labels = [label for label in download.labels if label.split == split]
+        images_of_split = sum(label.id in seen for label in labels)
+        yield f"{split}: {images_of_split} images{_missing(len(labels) - images_of_split)}"
+    rows = [
+        (label.id, label.split, f"{label.age:.4g}", label.sex, label.patient, label.view)
+        for label in download.labels
+        if label.id in seen - failed
+    ]
+    _write_labels(out, ("id", "split", "age", "sex", "patient", "view"), rows)
+    yield f"{out.name}: {len(rows)} images of {size} x {size} px."
+
+
+def prepare_ct(
+    source: Path,
+    out: Path,
+    labels: Path | None = None,
+    projection: str = "bone",
+    progress: bool = True,
+) -> Iterator[str]:
+    """Make a labelled folder of frontal projections from a folder of CT volumes.
+
+    Age and sex come from the table, else from DICOM tags. A volume without a known age is left out,
+    as is one that cannot be read. Projections that are already in ``out`` are kept, so an
+    interrupted run goes on.
+
+    A patient's key is a hash under a salt that is drawn anew in every run and stored nowhere: the
+    keys tell which volumes are of one patient, and nobody, with the volumes at hand or without, can
+    tell of whom by trying identities. A run that goes on reads the headers again. As another run
+    has other keys, and splits by patient follow the keys, a finished folder is not touched.
+
+    Args:
+        source: folder whose entries are volumes: NIfTI files, zips and folders of DICOM files.
+        out: labelled folder to make; 16-bit PNG files, no ``split``.
+        labels: CSV file with the columns id (an entry's name without its ending), age (years), sex
+            and optionally patient; an empty cell leaves it to the DICOM tag.
+        projection: ``bone`` or ``radiograph``.
+        progress: show a progress bar.
+
+    Yields:
+        Sentences about what was done, a line each; volumes that were left out are named.
+
+    Raises:
+        InputError: no such folder, a table that is not valid, a finished folder, or no volume that
+            could be used.
+    """
+    from tqdm import tqdm
+
+    if not source.is_dir():
+        raise InputError(f"There is no folder {source.name}.")
+    if (out / "labels.csv").exists():
+        raise InputError(
+            f"{out.name} is finished: it holds labels.csv. Give another folder; or delete that "
+            "file to make it anew, with new keys of the patients and so another random split."
+        )
+    table = _read_ct_labels(labels) if labels else {}
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    salt = secrets.token_bytes(32)
+    rows: dict[str, tuple[str, ...]] = {}
+    entries = [
+        path
+        for path in sorted(source.iterdir())
+        if not path.name.startswith(".") and not (labels and path.resolve() == labels.resolve())
+    ]
+    for entry in tqdm(entries, "projecting", disable=not progress):
+        id = _safe_id(volumes.name_of(entry))
+        try:
+            if id in rows:
+                raise InputError("Another volume has the same name.")
+            given = table.get(id, volumes.Labels())
+            known, notes = _project(entry, out / "images" / f"{id}.png", projection)
+            age = known.age_years if given.age_years is None else given.age_years
+            if age is None:
+                raise InputError(
+                    "Its age is not known: neither the table nor a DICOM tag tells it."
+                )
+        except (InputError, OSError) as error:
+            reason = str(error) if isinstance(error, InputError) else "It cannot be read."
+            yield f"{entry.name}: left out. {reason}"
+            continue
+        for note in notes:
+            yield f"{id}: {note}"
+        patient = given.patient or known.patient
+        key = hashlib.blake2b(patient.encode(), key=salt, digest_size=8) if patient else None
+        sex = given.sex or known.sex or ""
+        rows[id] = (id, f"{age:.4g}", sex, key.hexdigest() if key else "")
+    if not rows:
+        raise InputError(f"{source.name} holds no volume that could be used.")
+    if missing := set(table) - set(rows):
+        yield f"{len(missing)} rows of {labels.name} without a volume were skipped."
+    _write_labels(out, ("id", "age", "sex", "patient"), rows.values())
+    yield f"{out.name}: {len(rows)} projections."
+
+
+# --- Radiographs ---
+
+
+def _check_size(size: int) -> None:
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise InputError(f"The size must be between {SIZES[0]} and {SIZES[1]} px; it is {size}.")
+
+
+def _missing(count: int) -> str:
+    return f"; {count} labels without an image were skipped." if count else "."
 
 
 def _convert(
-    labels: list[Label], found: dict[str, Member], folder: Path, size: int, progress: bool
+    found: Iterable[tuple[str, Member]], total: int, folder: Path, size: int, progress: bool
 ) -> Iterator[tuple[str, str]]:
     """Shrink images into ``folder``; yields ``(id, reason)`` of those that cannot be read."""
     from tqdm import tqdm
 
+    folder.mkdir(parents=True, exist_ok=True)
     shrink = Preprocess(size=size, resolution=size).shrink
 
-    def convert(id: str) -> tuple[str, str] | None:
+    def convert(item: tuple[str, Member]) -> tuple[str, str] | None:
+        id, member = item
         target = folder / f"{id}.png"
-        if _is_done(target, size):
+        if _has_size(target, size):
             return None
         try:
-            source = found[id].path or found[id].read()
-            pixels = shrink(images.read(source, id=id).pixels)
+            pixels = shrink(images.read(member.path or member.read(), id=id).pixels)
         except InputError as error:
             return id, str(error)
-        temporary = target.with_suffix(".part")
-        Image.fromarray(pixels).save(temporary, "PNG")
-        temporary.replace(target)
+        _save(pixels, target)
         return None
 
-    ids = [label.id for label in labels]
-    with ThreadPoolExecutor() as pool:
-        done = tqdm(pool.map(convert, ids), "preparing", len(ids), disable=not progress)
-        yield from (failure for failure in done if failure)
+    rest = iter(found)
+    with ThreadPoolExecutor() as pool, tqdm(None, "preparing", total, disable=not progress) as bar:
+        while batch := list(islice(rest, BATCH)):
+            for failure in pool.map(convert, batch):
+                bar.update()
+                if failure:
+                    yield failure
 
 
-def _is_done(target: Path, size: int) -> bool:
+def _save(pixels: np.ndarray, target: Path, **texts: str) -> None:
+    """Write a PNG file, at once or not at all."""
+    notes = PngImagePlugin.PngInfo()
+    for name, text in texts.items():
+        notes.add_text(name, text)
+    temporary = target.with_name(f"{target.name}.part")
+    Image.fromarray(pixels).save(temporary, "PNG", pnginfo=notes)
+    temporary.replace(target)
+
+
+def _has_size(target: Path, size: int) -> bool:
     try:
         with Image.open(target, formats=("PNG",)) as image:
             return image.size == (size, size)
+    except (FileNotFoundError, UnidentifiedImageError):
+        return False
+
+
+def _write_labels(out: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Written last: a folder with labels.csv is complete."""
+    with (out / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+# --- Volumes ---
+
+
+def _safe_id(name: str) -> str:
+    """A name that any file system and any reader of CSV takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "volume"
+
+
+def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise InputError(f"{path.name}: there is no such file, or it cannot be read.") from None
+    header, rows = read_csv(content, path.name)
+    if missing := {"id", "age", "sex"} - set(header):
+        raise InputError(f"{path.name} lacks the columns {', '.join(sorted(missing))}.")
+    ids = Counter(_safe_id(row["id"]) for _, row in rows)
+    found = {}
+    for line, row in rows:
+        id, sex = _safe_id(row["id"]), parse_sex(row["sex"])
+        try:
+            age = float(row["age"]) if row["age"] else None
+            is_age = age is None or 0 <= age <= OLDEST
+        except ValueError:
+            is_age = False
+        if not is_age or (row["sex"] and sex is None) or not row["id"] or ids[id] > 1:
+            raise InputError(
+                f"{path.name}, row {line}, is not valid. Expected are an id that comes once, an "
+                f"age in years from 0 to {OLDEST:g}, and the sex as F or M."
+            )
+        found[id] = volumes.Labels(sex, age, row.get("patient") or None)
+    return found
+
+
+def _project(
+    source: Path, target: Path, projection: str
+) -> tuple[volumes.Labels | volumes.Volume, tuple[str, ...]]:
+    """Project a volume unless that is done; what it says of its patient, and notes on it."""
+    if _is_projection(target, projection):
+        return volumes.read_labels(source), ()
+    volume = volumes.read(source, id=target.stem)
+    radiograph = volumes.project(volume, projection)
+    _save(radiograph.pixels, target, projection=projection)
+    notes = radiograph.warnings
+    if radiograph.unassessable:
+        notes += (f"kept, though: {radiograph.unassessable}",)
+    return volume, notes
+
+
+def _is_projection(target: Path, projection: str) -> bool:
+    try:
+        with Image.open(target, formats=("PNG",)) as image:
+            return image.info.get("projection") == projection
     except (FileNotFoundError, UnidentifiedImageError):
         return False

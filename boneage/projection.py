@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from boneage.errors import InputError
-from boneage.images import Radiograph, check_contrast, check_size
+from boneage.images import MIN_SIDE, Radiograph, check_contrast
 from boneage.volumes import AIR, MIN_HEIGHT_MM, Volume
 
 KINDS = ("bone", "radiograph")
@@ -129,9 +129,11 @@ def project(volume: Volume, kind: str, extent: str) -> Radiograph:
             notes.append("Lung was found on one side only.")
     pixel = float(np.clip(min(volume.spacing[0], volume.spacing[2]), *PIXEL_MM))
     depth = _resample(depth[rows, columns], volume.spacing, pixel)
+    if min(depth.shape) < MIN_SIDE:
+        height, width = (side * pixel for side in depth.shape)
+        raise InputError(f"The volume's frontal view is only {width:.0f} x {height:.0f} mm.")
     grey = bone_response(depth) if kind == "bone" else film_response(depth, pixel)
     pixels = np.round(grey * 65535).astype(np.uint16)
-    check_size(pixels.shape[1], pixels.shape[0])
     check_contrast(pixels)
     what = f"{_DESCRIPTIONS[kind]}{' of the thorax' if rows != slice(None) else ''}"
     return Radiograph(

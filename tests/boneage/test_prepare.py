@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -9,8 +12,9 @@ import numpy as np
 import pytest
 from openpyxl import Workbook
 from PIL import Image
+from pydicom import dcmread
 
-from boneage import datasets
+from boneage import datasets, images, nih, volumes
 from boneage.__main__ import main
 from boneage.errors import InputError
 
@@ -183,3 +187,264 @@ def test_labels_of_the_folder_made(download: Path, tmp_path: Path) -> None:
     main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")])
     with (tmp_path / "out" / "labels.csv").open() as file:
         assert next(csv.reader(file)) == ["id", "split", "boneage", "male"]
+
+
+NIH_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
+)
+
+
+def nih_row(file: str, patient: int, age: str = "58", sex: str = "M") -> str:
+    return f"{file},No Finding,0,{patient},{age},{sex},PA,2682,2749,0.143,0.143,\n"
+
+
+@pytest.fixture
+def nih_download(tmp_path: Path, rsna_test_dir: Path) -> Path:
+    """Images in a folder, a zip and a compressed tar file; one image is missing."""
+    root = tmp_path / "nih"
+    folder = root / "images_001" / "images"
+    folder.mkdir(parents=True)
+    contents = [png(rsna_test_dir, id) for id in ("4400", "4401", "4402", "4403", "4404")]
+    (folder / "00000001_000.png").write_bytes(contents[0])
+    (folder / "00000001_001.png").write_bytes(contents[1])
+    with zipfile.ZipFile(root / "images_002.zip", "w") as archive:
+        archive.writestr("images/00000002_000.png", contents[2])
+    with tarfile.open(root / "images_003.tar.gz", "w:gz") as archive:
+        for name, content in (
+            ("images/00000003_000.png", contents[3]),
+            ("images/00000009_000.png", contents[3]),  # without a label
+            ("../00000004_000.png", contents[4]),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    (root / "Data_Entry_2017.csv").write_text(
+        NIH_HEADER
+        + nih_row("00000001_000.png", 1, "60")
+        + nih_row("00000001_001.png", 1, "061Y")
+        + nih_row("00000002_000.png", 2, "018M", "F")
+        + nih_row("00000003_000.png", 3, "414")
+        + nih_row("00000004_000.png", 4, "7")
+        + nih_row("00000005_000.png", 5, "70")
+    )
+    (root / "test_list.txt").write_text("00000001_001.png\n")
+    (root / "train_val_list.txt").write_text("00000002_000.png\n")
+    return root
+
+
+class TestPrepareNih:
+    def test_folders_zips_and_tar_files(
+        self, nih_download: Path, tmp_path: Path, rsna_test_dir: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        out = tmp_path / "out"
+        assert main(["prepare", "nih", str(nih_download), "--out", str(out), "--size", "96"]) == 0
+        said = capsys.readouterr().out
+        assert "1 images with an age above 100 years were left out" in said
+        assert "test: 2 images." in said  # the whole patient
+        assert "1 labels without an image were skipped." in said
+        data = datasets.load(out)
+        assert data.unit == "years"
+        assert [(c.id, c.age, c.sex, c.patient) for c in data.cases] == [
+            ("00000001_000", 60, "M", "1"),
+            ("00000001_001", 61, "M", "1"),
+            ("00000002_000", 1.5, "F", "2"),
+            ("00000004_000", 7, "M", "4"),
+        ]
+        assert [c.split for c in data.cases[:2]] == ["test", "test"]
+        assert all(c.split == nih.training_split(c.patient) for c in data.cases[2:])
+        with (out / "labels.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert {row["view"] for row in rows} == {"PA"}
+        made = Image.open(out / "images" / "00000004_000.png")
+        original = Image.open(io.BytesIO(png(rsna_test_dir, "4404")))
+        assert np.array_equal(made, original.resize((96, 96), Image.Resampling.BILINEAR))
+        assert not (tmp_path / "00000004_000.png").exists()
+
+    def test_a_tenth_of_the_patients_is_validation(self) -> None:
+        splits = [nih.training_split(str(patient)) for patient in range(5000)]
+        assert splits.count("validation") == pytest.approx(500, abs=60)
+        assert set(splits) == {"train", "validation"}
+
+    def test_the_later_label_file_and_its_column_names(self, nih_download: Path) -> None:
+        text = (nih_download / "Data_Entry_2017.csv").read_text()
+        text = text.replace("Patient Gender", "Patient Sex").replace(",1,60,", ",1,59,")
+        (nih_download / "Data_Entry_2017_v2020.csv").write_text(text)
+        assert nih.Download(nih_download).labels[0].age == 59
+
+    def test_a_damaged_tar_file(
+        self, nih_download: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        path = nih_download / "images_003.tar.gz"
+        path.write_bytes(path.read_bytes()[:-2000])
+        assert main(["prepare", "nih", str(nih_download), "--out", str(tmp_path / "out")]) == 2
+        assert "images_003.tar.gz is damaged" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "labels.csv").exists()
+
+    @pytest.mark.parametrize(
+        ("name", "text", "said"),
+        [
+            ("test_list.txt", None, "no NIH ChestX-ray14 download"),
+            ("Data_Entry_2017.csv", None, "no NIH ChestX-ray14 download"),
+            ("Data_Entry_2017.csv", "Image Index,Patient ID\n", "lacks the columns Patient Age"),
+            ("Data_Entry_2017.csv", NIH_HEADER + nih_row("1.png", 1, "old"), "row 2, is not valid"),
+            ("Data_Entry_2017.csv", NIH_HEADER + nih_row("1.png", 1, sex="X"), "row 2"),
+            ("Data_Entry_2017.csv", NIH_HEADER + nih_row("1.png", 1), "holds no images"),
+        ],
+    )
+    def test_what_is_no_download_is_refused(
+        self,
+        nih_download: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture,
+        name: str,
+        text: str | None,
+        said: str,
+    ) -> None:
+        (nih_download / name).unlink()
+        if text is not None:
+            (nih_download / name).write_text(text)
+        assert main(["prepare", "nih", str(nih_download), "--out", str(tmp_path / "out")]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def scans(tmp_path: Path, repo_root: Path) -> Path:
+    """A NIfTI file, a folder of DICOM files, a zip of them, and what is no volume."""
+    root = tmp_path / "scans"
+    (root / "case 2").mkdir(parents=True)
+    shutil.copy(repo_root / "data" / "ct-samples" / "torso_3mm.nii.gz", root / "case 1.nii.gz")
+    with zipfile.ZipFile(root / "case3.zip", "w") as archive:
+        for path in (repo_root / "tests" / "data" / "ct-series").glob("*.dcm"):
+            slice = dcmread(path)
+            slice.ImagePositionPatient[2] *= 3  # six slices of 2 mm would be too little to show
+            slice.save_as(root / "case 2" / path.name)
+            slice.PatientID, slice.PatientAge, slice.PatientSex = "4711", "063Y", "F"
+            buffer = io.BytesIO()
+            slice.save_as(buffer)
+            archive.writestr(path.name, buffer.getvalue())
+    (root / "notes.txt").write_text("no volume")
+    (root / "broken.nii.gz").write_bytes((root / "case 1.nii.gz").read_bytes()[:9000])
+    (root / "labels.csv").write_text(
+        "id,age,sex,patient\ncase 1,45.5,Male,P1\ncase 2,8,F,4711\ngone,9,F,\n"
+    )
+    return root
+
+
+class TestPrepareCt:
+    def command(self, scans: Path, out: Path, *more: str) -> int:
+        labels = str(scans / "labels.csv")
+        return main(["prepare", "ct", str(scans), "--out", str(out), "--labels", labels, *more])
+
+    def test_labels_from_table_and_tags(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        out = tmp_path / "out"
+        assert self.command(scans, out) == 0
+        said = capsys.readouterr().out
+        assert "notes.txt: left out. This is no CT volume." in said
+        assert "broken.nii.gz: left out. The NIfTI file is damaged or incomplete." in said
+        assert "case_1: kept, though: The volume shows no thorax" in said
+        assert "1 rows of labels.csv without a volume were skipped." in said
+        assert "labels.csv: left out" not in said
+        with (out / "labels.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        keys = [row.pop("patient") for row in rows]
+        assert rows == [
+            {"id": "case_1", "age": "45.5", "sex": "M"},
+            {"id": "case_2", "age": "8", "sex": "F"},
+            {"id": "case3", "age": "63", "sex": "F"},
+        ]
+        assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)
+        assert keys[0] != keys[1] == keys[2]  # the table's 4711 is the tag's
+        data = datasets.load(out)
+        assert (data.unit, len(data.cases)) == ("years", 3)
+        assert data.cases[1].split == data.cases[2].split
+        expected = volumes.project(volumes.read(scans / "case 1.nii.gz"))
+        made = images.read(out / "images" / "case_1.png")
+        np.testing.assert_array_equal(made.pixels, expected.pixels)
+        assert made.pixels.dtype == np.uint16
+
+    def test_nothing_of_the_patient_is_kept(self, scans: Path, tmp_path: Path) -> None:
+        keys = []
+        for name in ("one", "two"):
+            self.command(scans, tmp_path / name)
+            with (tmp_path / name / "labels.csv").open() as file:
+                keys.append([row["patient"] for row in csv.DictReader(file)])
+            for path in (tmp_path / name).rglob("*"):
+                assert path.is_dir() or b"4711" not in path.read_bytes()
+        assert not set(keys[0]) & set(keys[1])
+        assert {path.name for path in (tmp_path / "one").iterdir()} == {"images", "labels.csv"}
+
+    def test_goes_on_where_it_was_interrupted(
+        self, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "out"
+        assert self.command(scans, out) == 0
+        (out / "labels.csv").unlink()
+        (out / "images" / "case3.png").unlink()
+        (out / "images" / "case_2.png").write_bytes(b"half an ima")
+        projected = []
+        project = volumes.project
+
+        def recording(volume: volumes.Volume, kind: str) -> images.Radiograph:
+            projected.append((volume.id, kind))
+            return project(volume, kind)
+
+        monkeypatch.setattr(volumes, "project", recording)
+        assert self.command(scans, out) == 0
+        assert projected == [("case_2", "bone"), ("case3", "bone")]
+        assert len(datasets.load(out).cases) == 3
+        # Another projection is another data set.
+        (out / "labels.csv").unlink()
+        assert self.command(scans, out, "--projection", "radiograph") == 0
+        assert [kind for _, kind in projected[2:]] == ["radiograph"] * 3
+
+    def test_a_finished_folder_is_not_touched(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        assert self.command(scans, tmp_path / "out") == 0
+        before = (tmp_path / "out" / "labels.csv").read_bytes()
+        assert self.command(scans, tmp_path / "out") == 2
+        assert "is finished" in capsys.readouterr().err
+        assert (tmp_path / "out" / "labels.csv").read_bytes() == before
+
+    def test_unknown_ages_and_names_that_come_twice_are_left_out(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        shutil.copy(scans / "case3.zip", scans / "case3.nii")
+        assert main(["prepare", "ct", str(scans), "--out", str(tmp_path / "out")]) == 0
+        said = capsys.readouterr().out
+        assert "case 1.nii.gz: left out. Its age is not known" in said
+        assert "case3.zip: left out. Another volume has the same name." in said
+        assert [c.id for c in datasets.load(tmp_path / "out").cases] == ["case3"]
+
+    @pytest.mark.parametrize(
+        ("table", "said"),
+        [
+            ("id,age\ncase 1,50\n", "lacks the columns sex"),
+            ("id,age,sex\ncase 1,old,F\n", "row 2, is not valid"),
+            ("id,age,sex\ncase 1,140,F\n", "row 2, is not valid"),
+            ("id,age,sex\ncase 1,50,X\n", "row 2, is not valid"),
+            ("id,age,sex\n,50,F\n", "row 2, is not valid"),
+            ("id,age,sex\ncase 1,50,F\ncase_1,51,F\n", "an id that comes once"),
+        ],
+    )
+    def test_wrong_tables_are_refused(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture, table: str, said: str
+    ) -> None:
+        (scans / "labels.csv").write_text(table)
+        assert self.command(scans, tmp_path / "out") == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_no_volumes(
+        self, tmp_path: Path, rsna_test_dir: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        out = ["--out", str(tmp_path / "out")]
+        assert main(["prepare", "ct", str(tmp_path / "gone"), *out]) == 2
+        assert "There is no folder gone." in capsys.readouterr().err
+        assert main(["prepare", "ct", str(rsna_test_dir), *out]) == 2
+        assert "holds no volume that could be used" in capsys.readouterr().err
+        assert main(["prepare", "ct", str(rsna_test_dir), *out, "--labels", "gone.csv"]) == 2
+        assert "gone.csv: there is no such file" in capsys.readouterr().err

@@ -194,7 +194,11 @@ class TestThorax:
 
         assert "no thorax" in (volumes.project(phantom(lungs=None, change=add_bowel)).unassessable)
 
-    def test_too_short(self) -> None:
+    def test_too_short_to_show_anything(self, body: volumes.Volume) -> None:
+        with pytest.raises(InputError, match="only 360 x 30 mm"):
+            volumes.project(replace(body, hu=body.hu[:6]))
+
+    def test_too_short_for_an_age(self) -> None:
         volume = phantom((24, 64, 90), (6, 4, 4))
         radiograph = volumes.project(volume)
         assert radiograph.unassessable == (
