@@ -58,6 +58,8 @@ class Cell:
             return f"its three members were not all trained here; `{command}` makes it of them"
         sex = f" --sex {self.sex}" if self.sex and self.table.startswith("A") else ""
         command = f"python -m train {self.recipe} --data DIR --out runs/{self.recipe}{sex}"
+        if self.recipe in _PRETRAINED:
+            command += " --pretrained"
         if self.recipe in _AFTER:
             first = _AFTER[self.recipe]
             command = (
@@ -91,6 +93,8 @@ class Table:
 
 
 _ARCNN = "arcnn_mobilenetv2_256"
+# Recipes that start from ImageNet weights (or --init, without a network).
+_PRETRAINED = ("month_classifier",)
 _LATE_FUSION = "late_fusion"
 _FUSED = ("vgg", "googlenet", "resnet")
 # Recipes that start from the weights of another one.

@@ -240,7 +240,7 @@ def initialised(
         ) from None
     if init:
         if not hasattr(model, "backbone"):
-            raise InputError(f"{architecture} has several backbones; --init starts one.")
+            raise InputError(f"{architecture} has no single backbone that --init could start.")
         model.backbone.load_initialisation(init)
         if architecture == "arcnn":
             before = config_beside(init).get("architecture")

@@ -70,7 +70,7 @@ class TestGradCam:
         [
             ("finetuned", {"backbone": "resnet18"}, None),
             ("finetuned", {"backbone": "vgg11_bn"}, None),
-            ("finetuned", {"backbone": "vgg11_bn"}, "backbone.features.26"),  # in-place ReLU next
+            ("finetuned", {"backbone": "vgg11_bn"}, "backbone.features.20"),
             ("finetuned", {"backbone": "googlenet"}, "backbone.inception4e"),
             ("hierarchical", {"backbone": "vgg11_bn", "size": 64, "units": 8}, None),
             ("hierarchical", {"backbone": "mobilenet_v2", "global_pooling": True}, None),
@@ -103,6 +103,11 @@ class TestGradCam:
         expected /= expected.max(axis=(1, 2), keepdims=True)
         assert np.abs(maps.numpy() - expected).max() < 1e-4
         assert maps.amax(dim=(1, 2)).tolist() == [1, 1]
+
+    def test_what_follows_may_work_in_place(self) -> None:
+        layer, features = nn.Identity(), torch.tensor([[[[1.0, -2.0], [3.0, 4.0]]]])
+        maps = grad_cam(layer, lambda: layer(features).relu_().sum(dim=(1, 2, 3)))
+        assert maps[0].tolist() == [[0.25, 0], [0.75, 1]]
 
     def test_unknown_layer(self) -> None:
         with pytest.raises(InputError, match="no layer 'layer9'"):
