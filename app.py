@@ -24,20 +24,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=os.environ.get("GRADIO_SERVER_PORT", "7860"),
         help="default: $GRADIO_SERVER_PORT, else 7860",
     )
-    parser.add_argument("--weights", metavar="DIR", help="weights folder (default: the released)")
+    parser.add_argument(
+        "--weights", metavar="DIR", help="weights folder for hands (default: the released)"
+    )
     args = parser.parse_args(arguments)
 
     from boneage.predictor import Predictor
     from boneage.webui import page
+    from boneage.webui.regions import Regions
 
     try:
         predictor = Predictor.load(args.weights)
+        regions = Regions.released()
     except InputError as error:
         print(f"boneage: {error}", file=sys.stderr)
         return 2
     print(f"boneage: http://{args.host}:{args.port} (Ctrl+C ends it)", flush=True)
     try:
-        page.launch(page.build(predictor), args.host, args.port)
+        page.launch(page.build(predictor, regions), args.host, args.port)
     except OSError as error:
         print(f"boneage: {error}", file=sys.stderr)
         return 2

@@ -17,7 +17,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Addresses at which a page would have been served."""
     calls: list[tuple[str, int]] = []
     monkeypatch.setattr(Predictor, "load", lambda *_: None)
-    monkeypatch.setattr(page, "build", lambda _: None)
+    monkeypatch.setattr(page, "build", lambda *_: None)
     monkeypatch.setattr(page, "launch", lambda _, host, port: calls.append((host, port)))
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):
         monkeypatch.delenv(name, raising=False)

@@ -1,5 +1,6 @@
 () => {
-  const MAX_BYTES = Number("$MAX_BYTES");
+  // The most bytes of a file by the id of the place that it is given to.
+  const LIMITS = JSON.parse('$LIMITS');
   // A picture pasted anywhere goes where a chosen file would go, on the tab that is open.
   document.addEventListener("paste", (event) => {
     const files = event.clipboardData?.files;
@@ -17,9 +18,12 @@
   const checkSize = (event) => {
     const place = event.target.closest?.(".takes-paste");
     const file = (event.dataTransfer ?? event.target).files?.[0];
-    if (place && file?.size > MAX_BYTES) {
-      place.parentElement.querySelector("button.too-large").click();
-    }
+    if (!place || !(file?.size > LIMITS[place.id])) return;
+    event.preventDefault(); // or the browser would open a file that was dropped
+    event.stopImmediatePropagation();
+    if (event.type === "change") event.target.value = ""; // so that it can be chosen again
+    else event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+    place.parentElement.querySelector("button.too-large").click();
   };
   document.addEventListener("change", checkSize, true);
   document.addEventListener("drop", checkSize, true);

@@ -1,32 +1,39 @@
 """The whole page: header, tabs, look, and how it is served.
 
-A tab is one module of this package with a ``TITLE`` and ``build(predictor)``, named in
-:data:`TABS`.
+A tab is one module of this package with ``NAME``, ``TITLE``, ``MAX_BYTES`` (of a file given to it)
+and ``build``, named in :data:`TABS`.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from boneage import images
-from boneage.webui import hand
+from boneage.webui import adult, hand
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
+    from boneage.webui.regions import Regions
 
-TABS = (hand,)
+TABS = (hand, adult)
 
 HEADER = """
 <header class="page-header">
   <div>
     <h1>boneage</h1>
-    <p>Bone age from a radiograph of the hand, with the evidence shown.</p>
+    <p>$PURPOSE</p>
   </div>
   <p class="purpose"><strong>For research, not for diagnosis.</strong></p>
 </header>"""
+
+PURPOSE = "Bone age from a radiograph of the hand, with the evidence shown."
+PURPOSES = (
+    "Bone age from a radiograph of the hand, and age from an adult's skeleton, with the evidence "
+    "shown."
+)
 
 FOOTER = """
 <footer class="page-footer">
@@ -43,16 +50,24 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
-def build(predictor: Predictor) -> gr.Blocks:
-    """The page for one set of weights, shared by all visitors."""
+def build(predictor: Predictor, regions: Regions) -> gr.Blocks:
+    """The page, its weights shared by all visitors.
+
+    Args:
+        predictor: the weights for hands.
+        regions: the weights for adults; where there are none, there is no tab for them.
+    """
     with gr.Blocks(
         title="boneage", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as page:
-        gr.HTML(HEADER, apply_default_css=False, js_on_load=None)
+        header = HEADER.replace("$PURPOSE", PURPOSES if regions.names else PURPOSE)
+        gr.HTML(header, apply_default_css=False, js_on_load=None)
         with gr.Tabs():
-            for tab in TABS:
-                with gr.Tab(tab.TITLE):
-                    tab.build(predictor)
+            with gr.Tab(hand.TITLE):
+                hand.build(predictor)
+            if regions.names:
+                with gr.Tab(adult.TITLE):
+                    adult.build(regions)
         gr.HTML(FOOTER, apply_default_css=False, js_on_load=None)
     # Without the queue's order two visitors' assessments could run at once.
     return page.queue(max_size=QUEUE, api_open=False)
@@ -77,7 +92,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
         mcp_server=False,
         enable_monitoring=False,
         run_history=False,
-        max_file_size=images.MAX_BYTES,
+        max_file_size=max(tab.MAX_BYTES for tab in TABS),
         state_session_capacity=1000,
         footer_links=["api", "settings"],
         theme=theme(),
@@ -88,9 +103,9 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
 
 
 def script() -> str:
-    """The page's JavaScript: pasting, the size limit, the opacity slider."""
+    """The page's JavaScript: pasting, the tabs' size limits, the opacity slider."""
     text = (FOLDER / "page.js").read_text(encoding="utf-8")
-    return text.replace("$MAX_BYTES", str(images.MAX_BYTES))
+    return text.replace("$LIMITS", json.dumps({f"{t.NAME}-file": t.MAX_BYTES for t in TABS}))
 
 
 def theme() -> gr.themes.Base:

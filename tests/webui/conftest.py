@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,14 +46,23 @@ def served() -> Predictor:
 
 
 @pytest.fixture(scope="session")
-def server(served: Predictor) -> Iterator[str]:
+def adult_predictor(untrained_adult: Path) -> Predictor:
+    """What the Adult tab's numbers are compared with."""
+    from boneage.predictor import Predictor
+
+    return Predictor.load(untrained_adult, task="adult")
+
+
+@pytest.fixture(scope="session")
+def server(served: Predictor, untrained_adult: Path) -> Iterator[str]:
     """Address of the page."""
     from boneage.webui import page
+    from boneage.webui.regions import Regions
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    blocks = page.build(served)
+    blocks = page.build(served, Regions({"whole": untrained_adult}))
     yield page.launch(blocks, "127.0.0.1", port, block=False)
     blocks.close(verbose=False)
 

@@ -9,7 +9,7 @@ import pytest
 
 from boneage.images import Radiograph
 from boneage.predictor import Assessment, Interval, ModelReference
-from boneage.webui import cards
+from boneage.webui import cards, hand_cards
 from boneage.webui.charts import age_in_short, age_in_words, axis, components_table
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -60,9 +60,9 @@ def test_axis_holds_all_ages(ages: list[float]) -> None:
 
 def test_names_from_files_are_escaped(radiograph: Radiograph, assessment: Assessment) -> None:
     for html in (
-        cards.given(radiograph),
-        cards.result(radiograph, assessment),
-        cards.result(radiograph, replace(assessment, age=None, refused=HOSTILE)),
+        cards.given(radiograph, HOSTILE),
+        hand_cards.result(radiograph, assessment),
+        hand_cards.result(radiograph, replace(assessment, age=None, refused=HOSTILE)),
         cards.problem(HOSTILE, HOSTILE),
     ):
         assert HOSTILE not in html
@@ -70,7 +70,7 @@ def test_names_from_files_are_escaped(radiograph: Radiograph, assessment: Assess
 
 
 def test_given_says_what_the_file_says(radiograph: Radiograph) -> None:
-    html = cards.given(radiograph, reference=130.0)
+    html = cards.given(radiograph, hand_cards.reference_line(130.0))
     assert "48 x 64 px" in html
     assert "10.3 years at examination" in html
     assert "130.0 months" in html
@@ -80,7 +80,7 @@ def test_result_shows_interval_reference_and_model(
     radiograph: Radiograph, assessment: Assessment
 ) -> None:
     assessment = replace(assessment, interval=Interval(110.0, 140.0, 0.9))
-    html = cards.result(radiograph, assessment, reference=130.0)
+    html = hand_cards.result(radiograph, assessment, reference=130.0)
     assert '<data value="124.30">124.3 months</data>' in html
     assert "90% prediction interval" in html
     assert "5.7 months below" in html
@@ -91,15 +91,15 @@ def test_result_shows_interval_reference_and_model(
 def test_refusal_shows_its_reason_and_no_age(
     radiograph: Radiograph, assessment: Assessment
 ) -> None:
-    html = cards.result(radiograph, replace(assessment, age=None, refused="This is no hand."))
+    html = hand_cards.result(radiograph, replace(assessment, age=None, refused="This is no hand."))
     assert "This is no hand." in html
     assert "<data" not in html
 
 
 def test_heat_map_is_a_layer_of_its_own(radiograph: Radiograph, assessment: Assessment) -> None:
-    assert 'class="over"' not in cards.result(radiograph, assessment)
+    assert 'class="over"' not in hand_cards.result(radiograph, assessment)
     explained = replace(assessment, heat_map=np.eye(4, dtype=np.float32))
-    assert 'class="over"' in cards.result(radiograph, explained)
+    assert 'class="over"' in hand_cards.result(radiograph, explained)
 
 
 def test_components_table_names_every_component(assessment: Assessment) -> None:

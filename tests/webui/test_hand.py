@@ -14,7 +14,7 @@ from boneage.datasets import Case
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.predictor import Assessment, Box, ModelReference
-from boneage.webui import cards, hand
+from boneage.webui import cards, hand, hand_cards, tab
 
 
 class FakePredictor:
@@ -85,7 +85,7 @@ def test_take_without_sex_asks_for_it(film: str) -> None:
     assert "4360" in card
     assert remove["visible"]
     assert sex["value"] is None
-    assert result == cards.SEX_MISSING
+    assert result == hand_cards.SEX_MISSING
     assert visit.path == film
 
 
@@ -105,7 +105,7 @@ def test_example_fills_its_sex_and_the_next_radiograph_drops_it(film: str) -> No
     assert visit.reference == 168.93
     _, _, sex, result = hand.take(visit, film, "M")
     assert sex["value"] is None
-    assert result == cards.SEX_MISSING
+    assert result == hand_cards.SEX_MISSING
     assert visit.reference is None
 
 
@@ -151,7 +151,7 @@ def test_file_deleted_meanwhile_is_explained(tmp_path: Path, film: str) -> None:
     visit = hand.Visit()
     hand.take(visit, str(path), "F")
     path.unlink()
-    assert hand.GONE in hand.assess(FakePredictor(), visit, "F")
+    assert tab.GONE in hand.assess(FakePredictor(), visit, "F")
 
 
 def test_error_of_the_predictor_is_explained(film: str) -> None:
