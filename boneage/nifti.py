@@ -77,7 +77,9 @@ def _header(stream: BinaryIO) -> Nifti1Header:
         raise InputError(f"The NIfTI file holds colour or other compound values; {_KINDS}.")
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 1:
+    if min(shape, default=0) < 1:
+        raise InputError(_DAMAGED)
+    if len(shape) != 3:
         raise InputError(f"The NIfTI file holds {len(shape)}-dimensional data; {_KINDS}.")
     check_size(shape, dtype.itemsize)
     offset = float(header["vox_offset"])
@@ -112,9 +114,10 @@ def _voxels(stream: BinaryIO, header: Nifti1Header) -> np.ndarray:
 
 def to_hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """Rescale to int16 Hounsfield units; padding and what is no number become air."""
-    values = stored.astype(np.float32)
-    values *= slope
-    values += intercept
+    with np.errstate(all="ignore"):  # what overflows is clipped below
+        values = stored.astype(np.float32)
+        values *= slope
+        values += intercept
     np.nan_to_num(values, copy=False, nan=AIR)
     return np.clip(np.rint(values, out=values), AIR, 32767).astype(np.int16)
 
@@ -122,8 +125,8 @@ def to_hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 def _affine(header: Nifti1Header) -> tuple[np.ndarray, tuple[str, ...]]:
     """From indices to mm in RAS+, and warnings."""
     affine = np.asarray(header.get_best_affine(), float)
-    unit, _ = header.get_xyzt_units()
-    affine = affine * {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
+    unit = int(header["xyzt_units"]) & 7  # 1 metre, 2 millimetre, 3 micrometre, 0 unknown
+    affine = affine * {1: 1000.0, 3: 0.001}.get(unit, 1.0)
     if header["sform_code"] > 0 or header["qform_code"] > 0:
         return affine, ()
     return affine, (

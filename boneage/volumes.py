@@ -12,9 +12,8 @@ import gzip
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -34,8 +33,9 @@ MAX_ENTRIES = 20_000
 """The most files that a folder or a zip may hold: several series of a whole body."""
 MIN_HEIGHT_MM = 150.0
 """The least length of body, head to feet, of which an age is given."""
-MAX_SPACING_MM = 10.0
-"""The largest distance between voxels: an intervertebral disc; more loses whole structures."""
+MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 10.0
+"""Distance between voxels: from less than any clinical CT's to the height of an intervertebral
+disc; more loses whole structures."""
 MAX_LENGTH_MM = 3000.0
 """The longest side; no body is longer, so beyond it the voxel size must be wrong."""
 MAX_TURN = 30.0
@@ -109,7 +109,7 @@ def is_volume(source: str | Path | bytes) -> bool:
             return False
         with path.open("rb") as file:
             return _kind(file) is not None
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):
+    except Exception:  # damaged archives raise many undocumented types
         return False
 
 
@@ -260,10 +260,11 @@ def orient(
         for world, axis in zip((2, 1, 0), order, strict=True)
     )
     view = array.transpose(order)[flips]
-    if max(spacing) > MAX_SPACING_MM:
+    if not MIN_SPACING_MM <= min(spacing) <= max(spacing) <= MAX_SPACING_MM:
+        distances = " x ".join(f"{mm:.3g}" for mm in reversed(spacing))
         raise InputError(
-            f"The voxels lie {max(spacing):.1f} mm apart; at most {MAX_SPACING_MM:g} mm are "
-            "accepted."
+            f"The voxels lie {distances} mm apart; accepted are {MIN_SPACING_MM:g} to "
+            f"{MAX_SPACING_MM:g} mm."
         )
     if max(n * mm for n, mm in zip(view.shape, spacing, strict=True)) > MAX_LENGTH_MM:
         raise InputError("The volume is longer than any body; its voxel size must be wrong.")
@@ -303,7 +304,7 @@ def _open(source: str | Path | bytes) -> Iterator[tuple[BinaryIO | Path, str, st
         file.seek(0)
         try:
             kind = _kind(file)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
+        except Exception:  # damaged archives raise many undocumented types
             raise InputError("The file is damaged or incomplete and cannot be unpacked.") from None
         if kind is None:
             raise InputError(f"This is no CT volume. Expected is {ACCEPTED}.")
@@ -360,10 +361,7 @@ def _holds_dicom(file: BinaryIO) -> bool:
         for info in members_of(archive)[:MAX_ENTRIES]:
             if info.flag_bits & 1:  # encrypted
                 return True
-            try:
-                with archive.open(info) as member:
-                    if is_dicom(member.read(_HEAD)):
-                        return True
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-                continue
+            with suppress(Exception), archive.open(info) as member:  # another may be sound
+                if is_dicom(member.read(_HEAD)):
+                    return True
     return False

@@ -159,7 +159,8 @@ class TestOrient:
         [
             ((0, 1, 1), "no size"),
             ((np.nan, 1, 1), "no size"),
-            ((1, 1, 12), "12.0 mm apart; at most 10 mm"),
+            ((1, 1, 12), "1 x 1 x 12 mm apart; accepted are 0.05 to 10 mm"),
+            ((1, 1e-30, 1), "1 x 1e-30 x 1 mm apart"),
         ],
     )
     def test_wrong_voxel_sizes(self, diagonal: tuple[float, ...], said: str) -> None:
