@@ -39,7 +39,7 @@ class Radiograph:
     Attributes:
         pixels: (H, W) uint8 or uint16, read-only, upright, brighter where more was absorbed.
         id: the name shown to the user (a file's stem), never a path.
-        format: "PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM" or "array".
+        format: "PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM", "CT" or "array".
         description: what the source was, in words.
         sex: "F" or "M" from a DICOM header, else None.
         age_years: chronological age from a DICOM header, else None.

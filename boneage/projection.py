@@ -42,8 +42,9 @@ LUNG_SHARE = 0.15
 """Share of the trunk's cross-section that lungs take where they are widest; bowel takes less."""
 CUT_SHARE = 0.25
 """Lungs whose first or last slice has more than this of their largest area go on outside."""
-THORAX_MARGIN_MM = 30.0
-"""Around the lungs, as on a chest radiograph."""
+THORAX_MARGIN_MM = {"above": 50.0, "below": 40.0, "beside": 50.0}
+"""Around the lungs, as on a chest radiograph: they take some two thirds of its width, and more of
+its height with the recesses behind the diaphragm."""
 
 METAL_HU = {"bone": 1500, "radiograph": 2000}
 """Everything above counts as this much: about the densest bone (petrous part, teeth, cortex)."""
@@ -55,7 +56,8 @@ FILM_BLUR_MM = 20.0
 FILM_COMPRESSION = 0.5
 """Share taken off the structures coarser than FILM_BLUR_MM, as digital radiography does, so that
 lungs and abdomen show on one picture."""
-FILM_GAMMA = 1.3
+FILM_MEDIAN, FILM_GAMMAS = 0.65, (0.5, 2.0)
+"""Median grey of the body, as of real chest radiographs, and the gammas that may bring it about."""
 FILM_EDGE_MM = 2.0
 """A beam that passes less water has missed the body."""
 FILM_SKIN = 0.05
@@ -228,10 +230,11 @@ def _around(thorax: Thorax, volume: Volume) -> tuple[slice, slice]:
 
     def span(low: float, high: float, axis: int) -> slice:
         mm = volume.spacing[axis]
-        first, last = (low - THORAX_MARGIN_MM) / mm, (high + THORAX_MARGIN_MM) / mm
-        return slice(max(0, round(first)), min(volume.hu.shape[axis], round(last)))
+        return slice(max(0, round(low / mm)), min(volume.hu.shape[axis], round(high / mm)))
 
-    return span(thorax.top, thorax.bottom, 0), span(thorax.right, thorax.left, 2)
+    margin = THORAX_MARGIN_MM
+    rows = span(thorax.top - margin["above"], thorax.bottom + margin["below"], 0)
+    return rows, span(thorax.right - margin["beside"], thorax.left + margin["beside"], 2)
 
 
 # --- From the volume to the picture ---
@@ -287,7 +290,7 @@ def film_response(depth: np.ndarray, pixel: float) -> np.ndarray:
     """mm of water to grey in [0, 1], linear in the logarithm of the intensity, as a detector's.
 
     Coarse structures are compressed, grey is stretched between percentiles of the body, and a
-    gamma darkens what is thin.
+    gamma gives the body the median grey of a well exposed film.
 
     Args:
         depth: (h, w) mm of water along the beam.
@@ -309,5 +312,7 @@ def film_response(depth: np.ndarray, pixel: float) -> np.ndarray:
     if not inside.any():
         raise InputError("The volume shows no body.")
     low, high = np.percentile(seen[inside], (2, 99.7))
-    stretched = np.clip((seen - low) / max(high - low, 1e-6), 0, 1) ** FILM_GAMMA
-    return np.where(inside, FILM_SKIN + (1 - FILM_SKIN) * stretched, 0)
+    stretched = np.clip((seen - low) / max(high - low, 1e-6), 0, 1)
+    median = float(np.clip(np.median(stretched[inside]), 0.01, 0.99))
+    exposed = stretched ** np.clip(np.log(FILM_MEDIAN) / np.log(median), *FILM_GAMMAS)
+    return np.where(inside, FILM_SKIN + (1 - FILM_SKIN) * exposed, 0)
