@@ -71,14 +71,24 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def untrained_adult(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights folder of a small network for adults that was never trained."""
+    """A weights folder of a small network for adults that was never trained.
+
+    Its ages differ by years from image to image, as those of a fresh network would not.
+    """
     import torch
+    from torch import nn
 
     from boneage import hub
     from boneage.models.registry import build
 
     torch.manual_seed(0)
     arguments = {"backbone": "mobilenet_v2", "global_pooling": True}
+    model = build("hierarchical", arguments)
+    nn.init.normal_(model.head.linear.weight)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the statistics of the one batch below
+    model(torch.randn(16, 3, 64, 64))
     config = {
         "architecture": {"name": "hierarchical", "arguments": arguments},
         "task": "adult",
@@ -94,8 +104,4 @@ def untrained_adult(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "provenance": {"metrics": {"validation_mae": 9.9}, "validation_images": 5,
                        "data": "nih-chest-128"},
     }  # fmt: skip
-    return hub.save(
-        tmp_path_factory.mktemp("weights") / "tiny-adult",
-        build("hierarchical", arguments),
-        config,
-    )
+    return hub.save(tmp_path_factory.mktemp("weights") / "tiny-adult", model, config)

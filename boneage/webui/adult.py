@@ -11,6 +11,7 @@ from boneage import bundled, datasets, images, volumes
 from boneage.predictor import PROJECTIONS
 from boneage.sex import SEX_NAMES
 from boneage.webui import adult_cards, cards, tab
+from boneage.webui.charts import NO_BREAK
 from boneage.webui.regions import NAMES, Regions, measured_error, recorded_metrics
 from boneage.webui.tab import Visit
 
@@ -152,7 +153,7 @@ def _examples(projection: str | None) -> list[tuple[str, Radiograph, dict[str, A
     """Label, picture, and what :func:`take` needs, of the examples; a CT only if it is taken."""
     examples = [
         (
-            f"{SEX_NAMES[case.sex or ''].capitalize()}, {case.age:g} years",
+            f"{SEX_NAMES[case.sex or ''].capitalize()}, {case.age:g}{NO_BREAK}y",
             images.read(case.path),
             {"path": str(case.path), "reference": case.age},
         )

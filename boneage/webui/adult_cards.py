@@ -32,7 +32,7 @@ def start(limit: str, takes_ct: bool) -> str:
     <li>the image as it was assessed{", which for CT is a projection" if takes_ct else ""};</li>
     <li>a heat map of what in it raised the age.</li>
   </ul>
-  <p>A frontal view of an adult's chest, upright. PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.
+  <p>A frontal view of the chest, upright. PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.
   {ct}</p>
 </section>"""
 
@@ -106,7 +106,8 @@ def _figures(radiograph: Radiograph, assessment: Assessment, view: np.ndarray) -
     picture = cards.large_picture(radiograph)
     name = radiograph.id
     if assessment.age is None:
-        return cards.figure("The image", picture, f"{name}, not assessed", "")
+        what = "Projection" if radiograph.format == "CT" else "Image"
+        return cards.figure(what, picture, f"{name}, not assessed", "")
     seen, caption = picture, ""
     if (view != (0, 0, 1, 1)).any():
         seen, caption = _darkened(picture, view), "What is darkened, the network does not see."

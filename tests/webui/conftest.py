@@ -54,6 +54,22 @@ def adult_predictor(untrained_adult: Path) -> Predictor:
 
 
 @pytest.fixture(scope="session")
+def trunk_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NIfTI file of a body phantom with lungs, 450 mm from head to foot."""
+    import nibabel
+    import numpy as np
+
+    from benchmarks.phantom import axial_slices
+
+    spacing = (5.0, 4.0, 4.0)  # from head to feet, front to back, right to left
+    hu = np.stack(list(axial_slices((90, 64, 90), spacing, lungs=(40.0, 320.0))))
+    path = tmp_path_factory.mktemp("ct") / "trunk.nii.gz"
+    affine = np.diag([*(-mm for mm in reversed(spacing)), 1])
+    nibabel.save(nibabel.Nifti1Image(hu.transpose(2, 1, 0), affine), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def server(served: Predictor, untrained_adult: Path) -> Iterator[str]:
     """Address of the page."""
     from boneage.webui import page

@@ -186,6 +186,15 @@ def test_assess_another_region(regions: Regions, film: str) -> None:
     assert "upper half" in adult.assess(regions, visit, "upper")[-1]
 
 
+def test_ct_gets_an_age_and_is_told_apart(regions: Regions, trunk_ct: Path) -> None:
+    visit = adult.Visit()
+    adult.take(visit, str(trunk_ct))
+    card, _, result = adult.assess(regions, visit, "whole")
+    assert "of the thorax" in card
+    assert result.count(NOT_CT) == 1
+    assert result.index(NOT_CT) < result.index("<data")
+
+
 def test_ct_without_a_thorax_is_shown_and_refused(regions: Regions, ct_sample: Path) -> None:
     visit = adult.Visit()
     adult.take(visit, str(ct_sample))
@@ -265,6 +274,15 @@ def test_names_from_files_are_escaped(radiograph: Radiograph, assessment: Assess
         assert "&lt;img" in html
 
 
+def test_notice_of_ct_leaves_other_warnings(radiograph: Radiograph, assessment: Assessment) -> None:
+    told = replace(assessment, warnings=("Small.", NOT_CT))
+    html = adult_cards.result(radiograph, told, "whole", WHOLE, "Errs.")
+    assert html.count(NOT_CT) == 1
+    assert "<li>Small.</li>" in html
+    told = replace(assessment, warnings=("Small.",))
+    assert "not on CT" not in adult_cards.result(radiograph, told, "whole", WHOLE, "Errs.")
+
+
 def test_result_shows_interval_reference_and_model(
     radiograph: Radiograph, assessment: Assessment
 ) -> None:
@@ -276,16 +294,6 @@ def test_result_shows_interval_reference_and_model(
     assert "Errs." in html
     assert "weights" in html
     assert "0123" in html
-
-
-def test_ct_is_told_apart_before_the_age(radiograph: Radiograph, assessment: Assessment) -> None:
-    def html(*warnings: str) -> str:
-        told = replace(assessment, warnings=warnings)
-        return adult_cards.result(radiograph, told, "whole", WHOLE, "Errs.")
-
-    assert html("Small.", NOT_CT).index(NOT_CT) < html("Small.", NOT_CT).index("<data")
-    assert "Small." in html("Small.", NOT_CT)
-    assert NOT_CT not in html("Small.")
 
 
 def test_what_the_network_does_not_see_is_darkened() -> None:

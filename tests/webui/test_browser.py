@@ -227,7 +227,7 @@ def test_remove_clears_everything(page: Page) -> None:
     assert not page.locator("#hand-remove").is_visible()
 
 
-def test_paste(page: Page, small: Path) -> None:
+def paste(page: Page, path: Path) -> None:
     page.evaluate(
         """(content) => {
           const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
@@ -237,8 +237,12 @@ def test_paste(page: Page, small: Path) -> None:
             new ClipboardEvent("paste", { clipboardData: clipboard, bubbles: true })
           );
         }""",
-        base64.b64encode(small.read_bytes()).decode(),
+        base64.b64encode(path.read_bytes()).decode(),
     )
+
+
+def test_paste(page: Page, small: Path) -> None:
+    paste(page, small)
     page.wait_for_selector("#hand-given strong:text-is('pasted')")
 
 
@@ -405,3 +409,144 @@ def test_api_reads_uploaded_files_only(server: str, small: Path) -> None:
     answer = httpx.get(f"{server}gradio_api/call/hand/{event['event_id']}", timeout=60).text
     assert "event: error" in answer
     assert '"age"' not in answer
+
+
+ADULT_AGE = "#adult-result data"
+ADULT_FILE = "#adult-file input[type=file]"
+
+
+@pytest.fixture
+def adult_page(page: Page) -> Page:
+    """The page with the Adult tab open."""
+    page.get_by_role("tab", name="Adult").click()
+    page.wait_for_selector(ADULT_FILE, state="attached")
+    page.wait_for_selector("button.example:visible:has-text('CT')")
+    return page
+
+
+def assess_example(page: Page, number: int = 5) -> None:
+    page.click(f"button.example:visible >> nth={number}")
+    page.wait_for_selector(ADULT_AGE)
+
+
+def test_adult_page_api_and_predictor_give_one_age(
+    adult_page: Page, server: str, adult_predictor: Predictor, nih_fullsize_dir: Path
+) -> None:
+    from gradio_client import Client, handle_file
+
+    assess_example(adult_page)
+    assert adult_page.inner_text("#adult-given strong") == "00002819_000"
+    assert "54 years" in adult_page.inner_text("#adult-given")
+    assert "9.90 years" in adult_page.inner_text("#adult-result")
+    path = nih_fullsize_dir / "images" / "00002819_000.png"
+    (assessment,) = adult_predictor.assess(adult_predictor.read(path))
+    shown = float(adult_page.get_attribute(ADULT_AGE, "value") or "nan")
+    assert shown == pytest.approx(assessment.age, abs=0.01)
+
+    client = Client(server, verbose=False)
+    answer = client.predict(handle_file(path), api_name="/adult")
+    assert answer["age"] == pytest.approx(assessment.age, abs=0.01)
+    assert answer.keys() == assessment.to_dict().keys()
+    client.close()
+
+
+def test_adult_ct_is_projected_and_told_apart(
+    adult_page: Page, adult_predictor: Predictor, trunk_ct: Path
+) -> None:
+    adult_page.set_input_files(ADULT_FILE, trunk_ct)
+    adult_page.wait_for_selector("#adult-given strong:text-is('trunk')")
+    assert "CT, NIfTI" in adult_page.inner_text("#adult-given")
+    assert "trained on real chest radiographs, not on CT" in adult_page.inner_text("#adult-result")
+    (assessment,) = adult_predictor.assess(adult_predictor.read(trunk_ct))
+    shown = float(adult_page.get_attribute(ADULT_AGE, "value") or "nan")
+    assert shown == pytest.approx(assessment.age, abs=0.01)
+
+
+def test_adult_ct_without_a_thorax_is_shown_and_refused(adult_page: Page) -> None:
+    assess_example(adult_page)
+    adult_page.click("button.example:visible:has-text('CT')")
+    adult_page.wait_for_selector("#adult-result :text('no thorax')")
+    assert adult_page.locator(ADULT_AGE).count() == 0
+    assert adult_page.locator("#adult-result img").count() == 1
+    assert adult_page.locator("#adult-given img").count() == 1
+
+
+def test_adult_refused_file_clears_the_result(adult_page: Page, tmp_path: Path) -> None:
+    assess_example(adult_page)
+    text = tmp_path / "letter.txt"
+    text.write_text("Not a radiograph.\n")
+    adult_page.set_input_files(ADULT_FILE, text)
+    adult_page.wait_for_selector("#adult-result :text('text file')")
+    assert adult_page.locator(ADULT_AGE).count() == 0
+    assert adult_page.locator("#adult-given img").count() == 0
+
+
+def test_adult_file_over_the_limit_is_explained(adult_page: Page, tmp_path: Path) -> None:
+    from boneage.webui import adult
+
+    assess_example(adult_page)
+    with (tmp_path / "large.nii").open("wb") as file:
+        file.truncate(adult.MAX_BYTES + 1)
+    adult_page.set_input_files(ADULT_FILE, tmp_path / "large.nii")
+    adult_page.wait_for_selector("#adult-result :text('larger than 1 GB')")
+    assert adult_page.locator(ADULT_AGE).count() == 0
+
+
+def test_adult_and_hand_keep_their_state(adult_page: Page, small: Path) -> None:
+    hand, adult = (adult_page.get_by_role("tab", name=name) for name in ("Hand", "Adult"))
+    hand.click()
+    give(adult_page, small)
+    choose(adult_page, "Male")
+    age = shown_age(adult_page, "Male")
+    adult.click()
+    assess_example(adult_page)
+    adult_page.click("#adult-remove")
+    adult_page.wait_for_selector("#adult-result :text('Give a chest radiograph')")
+    assert adult_page.locator("#adult-given img").count() == 0
+    hand.click()
+    assert shown_age(adult_page, "Male") == age
+    assert adult_page.inner_text("#hand-given strong") == small.stem
+    assert checked(adult_page) == ["Male"]
+
+
+def test_adult_paste_goes_to_the_open_tab(adult_page: Page, small: Path) -> None:
+    paste(adult_page, small)
+    adult_page.wait_for_selector("#adult-given strong:text-is('pasted')")
+    assert adult_page.locator("#hand-given img").count() == 0
+
+
+def test_adult_keyboard_names_and_download(adult_page: Page, tmp_path: Path) -> None:
+    adult_page.focus("button.example:visible >> nth=0")
+    adult_page.keyboard.press("Enter")
+    adult_page.wait_for_selector(ADULT_AGE)
+    slider = adult_page.get_by_label("Heat map opacity")
+    slider.focus()
+    before = slider.input_value()
+    adult_page.keyboard.press("ArrowRight")
+    assert int(slider.input_value()) > int(before)
+    for role in ("button", "radio", "slider", "link"):
+        for control in adult_page.get_by_role(role).all():
+            assert control.aria_snapshot().partition('"')[2], control
+    with adult_page.expect_download() as download:
+        adult_page.click("text=Download as JSON >> visible=true")
+    download.value.save_as(tmp_path / "assessment.json")
+    answer = json.loads((tmp_path / "assessment.json").read_text())
+    assert (answer["id"], answer["task"], answer["unit"]) == ("00001807_000", "adult", "years")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_adult_fits_a_phone(browser: Browser, server: str, theme: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=theme)
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(server)
+    page.get_by_role("tab", name="Adult").click()
+    page.wait_for_selector("button.example:visible:has-text('CT')")
+    assess_example(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for card in page.locator(".card:visible").all():
+        box = card.bounding_box()
+        assert box
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    context.close()
