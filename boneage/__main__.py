@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import boneage
 from boneage.errors import InputError, run_command
+from boneage.views import PROJECTIONS
 
 if TYPE_CHECKING:
     from boneage.predictor import Assessment, Predictor
@@ -138,9 +139,10 @@ def parser() -> argparse.ArgumentParser:
     )
     ct.add_argument(
         "--projection",
-        choices=("bone", "radiograph"),
+        choices=tuple(PROJECTIONS),
         default="bone",
-        help="the skeleton alone, or what a radiograph would look like (default: bone)",
+        help="the skeleton alone; what a radiograph of the whole would look like; or one of the "
+        "thorax (default: bone)",
     )
     ct.set_defaults(run=run_prepare_ct)
     return p

@@ -8,6 +8,6 @@ PACKAGE = Path(__file__).parent
 
 
 def folder(name: str) -> Path:
-    """The folder ``weights`` or ``data``: beside the package in a checkout, inside it installed."""
+    """``weights``, ``data`` or ``results``: beside the package in a checkout, in it installed."""
     checkout = PACKAGE.parent / name
     return checkout if checkout.is_dir() else PACKAGE / name

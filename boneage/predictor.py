@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage import bundled, hub, images, quality
+from boneage import bundled, hub, images, quality, volumes
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
+from boneage.views import PROJECTIONS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# What a CT volume becomes for weights whose config names it: kind and extent of the projection.
-PROJECTIONS = {
-    "bone": ("bone", "all"),
-    "radiograph": ("radiograph", "all"),
-    "thorax": ("radiograph", "thorax"),
-}
 NOT_CT = (
     "This is a chest radiograph computed from CT. The weights were trained on real chest "
     "radiographs, not on CT: how far their age errs here was not measured."
@@ -231,8 +226,6 @@ class Predictor:
         Raises:
             InputError: if it cannot be read, or is a volume and the weights know none.
         """
-        from boneage import volumes
-
         if self.config["task"] != "adult" or not volumes.is_volume(source):
             return images.read(source, id=id)
         if (projection := self.config.get("projection")) is None:

@@ -22,6 +22,7 @@ from boneage.rsna import LABEL_FILES, Download, Label, Member
 from boneage.sex import parse_sex
 from boneage.tables import read_csv
 from boneage.transforms import Preprocess
+from boneage.views import PROJECTIONS
 
 SIZES = (32, 4096)
 OLDEST = 120.0
@@ -153,7 +154,7 @@ def prepare_ct(
         out: labelled folder to make; 16-bit PNG files, no ``split``.
         labels: CSV file with the columns id (an entry's name without its ending), age (years), sex
             and optionally patient; an empty cell leaves it to the DICOM tag.
-        projection: ``bone`` or ``radiograph``.
+        projection: a name of :data:`boneage.views.PROJECTIONS`.
         progress: show a progress bar.
 
     Yields:
@@ -320,7 +321,7 @@ def _project(
     if _is_projection(target, projection):
         return volumes.read_labels(source), ()
     volume = volumes.read(source, id=target.stem)
-    radiograph = volumes.project(volume, projection)
+    radiograph = volumes.project(volume, *PROJECTIONS[projection])
     _save(radiograph.pixels, target, projection=projection)
     notes = radiograph.warnings
     if radiograph.unassessable:

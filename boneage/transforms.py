@@ -13,12 +13,11 @@ import numpy as np
 from PIL import Image
 
 from boneage.errors import InputError
+from boneage.views import REGIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-REGIONS = {"whole": (0.0, 1.0), "upper": (0.0, 0.5), "lower": (0.5, 1.0)}
-"""Shares of the image's height where a region begins and ends."""
 UNFOLDED = 256  # px, side of a heat map over an image of which the network sees a part
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError, run_command
-from boneage.transforms import REGIONS
+from boneage.views import PROJECTIONS, REGIONS
 from train import recipe as recipes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--projection",
-        choices=("bone", "radiograph", "thorax"),
+        choices=tuple(PROJECTIONS),
         help="what a CT volume has to become to look like the training images, recorded with the "
         "weights: the whole projected as bone or as a radiograph, or the thorax as a radiograph; "
         "without it they refuse CT volumes",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from boneage import bundled, datasets, images, volumes
-from boneage.predictor import PROJECTIONS
 from boneage.sex import SEX_NAMES
+from boneage.views import PROJECTIONS
 from boneage.webui import adult_cards, cards, tab
 from boneage.webui.charts import NO_BREAK
 from boneage.webui.regions import NAMES, Regions, measured_error, recorded_metrics

@@ -55,7 +55,7 @@ def result(
     Args:
         radiograph: the image, or the projection of a volume.
         assessment: of it.
-        region: a name of :data:`boneage.transforms.REGIONS`.
+        region: a name of :data:`boneage.views.REGIONS`.
         view: what the network sees: (x0, y0, x1, y1) as shares of width and height.
         error: how far these weights err, in a sentence.
         reference: an example's age as its source states it, years.

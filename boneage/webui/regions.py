@@ -11,7 +11,7 @@ from typing import Any
 from boneage import bundled, hub
 from boneage.errors import InputError
 from boneage.predictor import Predictor, released
-from boneage.transforms import REGIONS
+from boneage.views import REGIONS
 
 NAMES = {"whole": "Whole image", "upper": "Upper half", "lower": "Lower half"}
 
@@ -20,7 +20,7 @@ class Regions:
     """Weights folders by region; each is loaded when it is first needed, once for all visitors.
 
     Args:
-        folders: by the names of :data:`boneage.transforms.REGIONS`.
+        folders: by the names of :data:`boneage.views.REGIONS`.
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
