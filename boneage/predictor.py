@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NOT_CT = (
-    "This is a chest radiograph computed from CT. The weights were trained on real chest "
+    "This is a radiograph computed from CT. The weights were trained on real chest "
     "radiographs, not on CT: how far their age errs here was not measured."
 )
 
