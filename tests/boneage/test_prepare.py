@@ -388,9 +388,9 @@ class TestPrepareCt:
         projected = []
         project = volumes.project
 
-        def recording(volume: volumes.Volume, kind: str) -> images.Radiograph:
+        def recording(volume: volumes.Volume, kind: str, extent: str) -> images.Radiograph:
             projected.append((volume.id, kind))
-            return project(volume, kind)
+            return project(volume, kind, extent)
 
         monkeypatch.setattr(volumes, "project", recording)
         assert self.command(scans, out) == 0

@@ -8,7 +8,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from boneage.errors import InputError
-from boneage.models.backbones import AgeHead, Backbone, freeze_batch_norm
+from boneage.models.backbones import AgeHead, Backbone, freeze_batch_norm, torchvision_network
 from boneage.models.finetuned import FineTuned
 from boneage.models.registry import BACKBONES, MODELS, build
 
@@ -16,7 +16,7 @@ from boneage.models.registry import BACKBONES, MODELS, build
 @pytest.mark.parametrize("name", BACKBONES)
 def test_same_features_as_torchvision(name: str) -> None:
     torch.manual_seed(0)
-    network = torchvision.models.get_model(name, weights=None).eval()
+    network = torchvision_network(name, pretrained=False).eval()
     backbone = Backbone(name).eval()
     backbone.load_state_dict(network.state_dict(), strict=False)
     images = torch.randn(1, 3, 64, 64)
