@@ -63,6 +63,8 @@ def given(radiograph: Radiograph, reference: str = "") -> str:
 def difference(age: float, reference: float, unit: str) -> str:
     """How far an age lies from the reference, in words, to a tenth of the unit."""
     apart = round(age - reference, 1)
+    if apart == 0:
+        return "the assessment is the same."
     return f"the assessment is {abs(apart):.1f} {unit} {'above' if apart > 0 else 'below'}."
 
 

@@ -88,6 +88,13 @@ def test_result_shows_interval_reference_and_model(
     assert "0123" in html
 
 
+def test_difference_in_words() -> None:
+    assert cards.difference(54.0, 54.0, "years") == "the assessment is the same."
+    assert cards.difference(53.96, 54.0, "years") == "the assessment is the same."
+    assert "0.1 years above" in cards.difference(54.1, 54.0, "years")
+    assert "0.1 years below" in cards.difference(53.9, 54.0, "years")
+
+
 def test_refusal_shows_its_reason_and_no_age(
     radiograph: Radiograph, assessment: Assessment
 ) -> None:
