@@ -76,6 +76,10 @@ def assess(regions: Regions, visit: Visit, region: str) -> Any:
     """What :func:`take` returns, with the result; no change if the visitor has moved on."""
     reference = visit.reference
 
+    def refuse(card: str) -> tuple[Any, ...]:
+        visit.empty()  # or another region would bring the same card again
+        return nothing(card)
+
     def show(path: str) -> tuple[Any, ...]:
         predictor = regions.predictor(region)
         radiograph = predictor.read(path)
@@ -89,7 +93,7 @@ def assess(regions: Regions, visit: Visit, region: str) -> Any:
             adult_cards.result(radiograph, assessment, region, view, error, reference),
         )
 
-    return tab.assess(visit, show, nothing)
+    return tab.assess(visit, show, refuse)
 
 
 def assess_file(regions: Regions, file: str | None, region: str | None) -> dict[str, Any]:
@@ -162,5 +166,5 @@ def _examples(projection: str | None) -> list[tuple[str, Radiograph, dict[str, A
     sample = bundled.folder("data") / "ct-samples" / CT_SAMPLE
     if projection and sample.is_file():
         picture = volumes.project(volumes.read(sample), *PROJECTIONS[projection])
-        examples.append(("CT of the trunk", picture, {"path": str(sample)}))
+        examples.append(("CT without lungs: no age", picture, {"path": str(sample)}))
     return examples

@@ -169,18 +169,20 @@ def assess(
     Args:
         visit: whose file it is.
         show: from its path to updates; may raise :class:`InputError`.
-        refuse: from the card of a problem to the same updates.
+        refuse: from the card of a problem to the same updates; may empty the visit.
     """
     turn, path = visit.turn, visit.path
     if path is None:
         return gr.skip()
-    if not Path(path).is_file():
-        return refuse(cards.problem(UNREADABLE, GONE))
-    try:
-        updates = show(path)
-    except InputError as error:
-        updates = refuse(cards.problem(UNREADABLE, str(error)))
-    return updates if visit.turn == turn else gr.skip()
+    updates, reason = None, GONE
+    if Path(path).is_file():
+        try:
+            updates = show(path)
+        except InputError as error:
+            reason = str(error)
+    if visit.turn != turn:
+        return gr.skip()
+    return refuse(cards.problem(UNREADABLE, reason)) if updates is None else updates
 
 
 def too_large(limit: int) -> str:

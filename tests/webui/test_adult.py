@@ -128,9 +128,13 @@ class TestMeasuredError:
     def test_on_test_images(self, regions: Regions) -> None:
         predictor = regions.predictor("whole")
         women = self.record(predictor, column="female", measured=5.0)
-        sentence = measured_error(predictor, [women, self.record(predictor)])
-        assert "1,068 test images of nih-chest-test" in sentence
-        assert "6.52 years (95 % interval 6.10 to 6.93)" in sentence
+        paper = self.record(predictor, table="B4", row="female", column="MAE", measured=5.0)
+        whole = self.record(predictor)
+        own = self.record(predictor, table="S4", row=predictor.id, column="MAE")
+        for overall in (whole, own):
+            sentence = measured_error(predictor, [women, paper, overall])
+            assert "1,068 images of nih-chest-test (test split)" in sentence
+            assert "6.52 years (95 % interval 6.10 to 6.93)" in sentence
 
     def test_on_validation_images_where_these_weights_have_no_test(self, regions: Regions) -> None:
         predictor = regions.predictor("whole")
@@ -205,6 +209,7 @@ def test_ct_without_a_thorax_is_shown_and_refused(regions: Regions, ct_sample: P
     assert result.count(NOT_CT) == 1
     assert '<img src="data:image/jpeg' in result
     assert "<data" not in result
+    assert adult.choose(visit) == cards.BUSY
 
 
 def test_unreadable_file_is_explained(regions: Regions, letter: str) -> None:
@@ -215,6 +220,8 @@ def test_unreadable_file_is_explained(regions: Regions, letter: str) -> None:
     assert not remove["visible"]
     assert "text file" in result
     assert letter not in result
+    assert visit.path is None
+    assert adult.choose(visit) == gr.skip()
 
 
 def test_remove_and_too_large_leave_nothing(regions: Regions, film: str) -> None:
@@ -237,6 +244,18 @@ def test_overtaken_assessment_is_not_shown(
     adult.take(visit, film)
     monkeypatch.setattr(predictor, "read", lambda path: adult.take(visit, film) and read(path))
     assert adult.assess(regions, visit, "whole") == gr.skip()
+
+
+def test_overtaken_refusal_leaves_the_next_file(
+    regions: Regions, film: str, letter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = regions.predictor("whole")
+    read = predictor.read
+    visit = adult.Visit()
+    adult.take(visit, letter)
+    monkeypatch.setattr(predictor, "read", lambda path: adult.take(visit, film) and read(path))
+    assert adult.assess(regions, visit, "whole") == gr.skip()
+    assert visit.path == film
 
 
 def test_file_deleted_meanwhile_is_explained(regions: Regions, tmp_path: Path) -> None:
@@ -332,7 +351,7 @@ def test_choice_of_region_is_shown_only_where_there_is_one(
 
 
 def test_examples_offer_ct_only_where_it_is_taken() -> None:
-    assert [label for label, *_ in adult._examples("thorax")][-1] == "CT of the trunk"
+    assert [label for label, *_ in adult._examples("thorax")][-1] == "CT without lungs: no age"
     assert not any("CT" in label for label, *_ in adult._examples(None))
 
 
