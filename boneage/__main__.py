@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import boneage
 from boneage.errors import InputError, run_command
-from boneage.views import PROJECTIONS
+from boneage.views import PROJECTIONS, REGIONS
 
 if TYPE_CHECKING:
     from boneage.predictor import Assessment, Predictor
 
 CSV_BEFORE = ("id", "task", "sex", "age", "unit")
 CSV_AFTER = ("warnings", "refused", "model", "revision")
+HEAT_MAP_OPACITY = 0.45  # bones stay visible below the map
 EXIT_CODES = """exit codes:
   0  everything was done
   1  some files could not be assessed; the others were
@@ -30,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="boneage",
-        description="Bone age from hand radiographs, with the evidence shown. For research, not "
-        "for diagnosis.",
+        description="Bone age from hand radiographs, and age from adults' chest radiographs and "
+        "CT volumes,\nwith the evidence shown. For research, not for diagnosis.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,10 +41,11 @@ def parser() -> argparse.ArgumentParser:
 
     assess = commands.add_parser(
         "assess",
-        help="assess radiographs",
+        help="assess radiographs and CT volumes",
         epilog=EXIT_CODES,
-        description="Assess files, or all files of folders: PNG, JPEG, TIFF, WebP, BMP, DICOM. "
-        "Prints CSV with one row a file (or JSON).",
+        description="Assess files, or all files of folders: PNG, JPEG, TIFF, WebP, BMP, DICOM;\n"
+        "with --task adult also CT volumes: NIfTI files, and DICOM series as a folder or a zip of "
+        "slices.\nPrints CSV with one row a file or volume (or JSON).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     assess.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file or folder")
@@ -52,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     )
     assess.add_argument(
         "--task", choices=("hand", "adult"), default="hand", help="what is assessed (default: hand)"
+    )
+    assess.add_argument(
+        "--region",
+        choices=tuple(REGIONS),
+        help="part of the image that the weights see (default: whole, or what --weights see)",
     )
     assess.add_argument(
         "--weights",
@@ -64,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="also write assessments.csv, assessments.json and a picture with boxes for each file",
+        help="also write assessments.csv, assessments.json and a picture for each file: the "
+        "radiograph with boxes, for adults with a heat map of what raised the age",
     )
     assess.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
     assess.set_defaults(run=run_assess)
@@ -214,8 +222,15 @@ def run_assess(args: argparse.Namespace) -> int:
 
     files = list(list_files(args.files, volumes=args.task == "adult"))
     predictor = Predictor.load(
-        args.weights, task=args.task, revision=args.revision, device=args.device
+        args.weights,
+        task=args.task,
+        region=args.region or "whole",
+        revision=args.revision,
+        device=args.device,
     )
+    seen = predictor.preprocess.region
+    if args.region not in (None, seen):
+        raise InputError(f"The weights {predictor.id} see the region {seen}, not {args.region}.")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
@@ -248,14 +263,20 @@ def run_assess(args: argparse.Namespace) -> int:
 def assess_file(
     predictor: Predictor, path: Path, sex: str | None, picture: Path | None
 ) -> Assessment:
-    """Assess one file; write its radiograph with boxes to ``picture`` if given."""
+    """Assess one file; write its radiograph to ``picture`` if given.
+
+    Boxes are drawn where there are any; an adult's has the heat map laid over it.
+    """
     from boneage import explain
 
     radiograph = predictor.read(path)
-    (assessment,) = predictor.assess(radiograph, sex)
+    heat_map = picture is not None and predictor.config["task"] == "adult"
+    (assessment,) = predictor.assess(radiograph, sex, heat_map=heat_map)
     if picture:
         size = (radiograph.width, radiograph.height)
         film = explain.display_image(radiograph.pixels)
+        if assessment.heat_map is not None:
+            film = explain.overlay_heat_map(film, assessment.heat_map, HEAT_MAP_OPACITY)
         explain.draw_boxes(film, assessment, size).save(picture)
     return assessment
 
@@ -295,20 +316,7 @@ def write_csv(results: Sequence[dict[str, Any]], file: Any) -> None:
     """One row an assessment: id, sex, age, unit, every component, warnings, model."""
     components = list(dict.fromkeys(name for r in results for name in r["components"]))
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [
-            "id",
-            "task",
-            "sex",
-            "age",
-            "unit",
-            *components,
-            "warnings",
-            "refused",
-            "model",
-            "revision",
-        ]
-    )
+    writer.writerow([*CSV_BEFORE, *components, *CSV_AFTER])
     for result in results:
         after = {
             **result,

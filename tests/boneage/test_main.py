@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import boneage
-from boneage import images
-from boneage.__main__ import main
+from boneage import bundled, explain, hub, images
+from boneage.__main__ import HEAT_MAP_OPACITY, main
 from boneage.predictor import Predictor
 
 
@@ -97,6 +97,74 @@ class TestAssess:
         said = capsys.readouterr().err
         assert path in said
         assert str(tmp_path) not in said
+
+
+class TestAssessAdult:
+    @pytest.fixture
+    def film(self, nih_fullsize_dir: Path) -> Path:
+        return nih_fullsize_dir / "images" / "00002819_000.png"
+
+    def test_picture_with_heat_map(
+        self, film: Path, untrained_adult: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        out = tmp_path / "out"
+        command = ["assess", str(film), "--task", "adult", "--weights", str(untrained_adult)]
+        assert main([*command, "--out", str(out)]) == 0
+        radiograph = images.read(film)
+        predictor = Predictor.load(untrained_adult, task="adult")
+        (expected,) = predictor.assess(radiograph, heat_map=True)
+        (row,) = rows(capsys.readouterr().out)
+        assert float(row["age"]) == round(expected.age, 2)
+        plain = explain.display_image(radiograph.pixels)
+        mapped = explain.overlay_heat_map(plain, expected.heat_map, HEAT_MAP_OPACITY)
+        assert mapped.tobytes() != plain.tobytes()
+        assert Image.open(out / f"{film.stem}.png").tobytes() == mapped.tobytes()
+
+    def test_refused_volume_has_a_picture_without_heat_map(
+        self, ct_sample: Path, untrained_adult: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        command = ["assess", str(ct_sample), "--task", "adult", "--weights", str(untrained_adult)]
+        assert main([*command, "--out", str(tmp_path)]) == 0
+        (row,) = rows(capsys.readouterr().out)
+        assert row["age"] == ""
+        assert "no thorax" in row["refused"]
+        (picture,) = tmp_path.glob("*.png")
+        red, green, blue = Image.open(picture).split()
+        assert red.tobytes() == green.tobytes() == blue.tobytes()
+
+    def test_region_chooses_the_released_weights(
+        self,
+        film: Path,
+        untrained_adult: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        upper = Path(shutil.copytree(untrained_adult, tmp_path / "tiny-upper"))
+        config = hub.load_config(upper)
+        config["preprocess"]["region"] = "upper"
+        (upper / hub.CONFIG).write_text(json.dumps(config))
+        shutil.copytree(untrained_adult, tmp_path / "tiny-whole")
+        monkeypatch.setattr(bundled, "folder", lambda _: tmp_path)
+        command = ["assess", str(film), "--task", "adult"]
+        for region, model in (([], "tiny-whole"), (["--region", "upper"], "tiny-upper")):
+            assert main([*command, *region]) == 0
+            assert rows(capsys.readouterr().out)[0]["model"] == model
+        assert main([*command, "--region", "lower"]) == 2
+        assert "lower half" in capsys.readouterr().err
+
+    def test_region_that_the_given_weights_do_not_see_is_refused(
+        self, film: Path, untrained_adult: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        command = ["assess", str(film), "--task", "adult", "--weights", str(untrained_adult)]
+        assert main([*command, "--region", "upper"]) == 2
+        assert "see the region whole, not upper" in capsys.readouterr().err
+
+    def test_help_names_volumes_and_the_heat_map(self, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(SystemExit):
+            main(["assess", "--help"])
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in ("NIfTI", "DICOM series", "heat map"))
 
 
 class TestCard:
