@@ -119,7 +119,8 @@ def parser() -> argparse.ArgumentParser:
         help="NIH ChestX-ray14",
         description="Make a labelled folder from the official download as it comes: "
         "Data_Entry_2017*.csv, test_list.txt, and the images in folders, zips or tar files. The "
-        "official test patients are the test split; a tenth of the others is validation.",
+        "official test patients are the test split, and with them those of the bundled test set; a "
+        "tenth of the others is validation.",
     )
     nih.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
     nih.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
@@ -166,6 +167,7 @@ def run_card(args: argparse.Namespace) -> int:
     """``boneage card``."""
     from boneage import hub
     from boneage.card import model_card
+    from boneage.predictor import name_of
 
     config = hub.load_config(args.weights)
     metrics = []
@@ -174,7 +176,7 @@ def run_card(args: argparse.Namespace) -> int:
             metrics = json.loads((args.results / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise InputError(f"{args.results.name} holds no readable metrics.json.") from None
-    text = model_card(args.weights.resolve().name, config, metrics)
+    text = model_card(name_of(args.weights), config, metrics)
     (args.weights / hub.CARD).write_text(text, encoding="utf-8")
     return 0
 

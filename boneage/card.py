@@ -7,6 +7,7 @@ Every number comes from the folder's config (validation, written by the training
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,10 @@ SOURCES: Mapping[str, Source] = {
         """\
 RSNA Pediatric Bone Age Challenge 2017, Radiological Society of North America
 (<https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017>); Halabi
-et al., Radiology 2019; 290(2):498-503. The images are for academic, educational and other
-non-commercial use, without any attempt to identify a patient; these weights, made from them, are
-released on the same terms.""",
+et al., Radiology 2019; 290(2):498-503. Hands from the United States, 1 month to 19 years; the
+reference ages are readings by several paediatric radiologists in the manner of Greulich and Pyle.
+The images are for academic, educational and other non-commercial use, without any attempt to
+identify a patient; these weights, made from them, are released on the same terms.""",
         {"license": "other", "license_name": "rsna-bone-age-non-commercial"},
     ),
     "nih": Source(
@@ -40,6 +42,7 @@ these weights, made from them, are released under Apache-2.0.""",
         {"license": "apache-2.0"},
     ),
 }
+OWN = "S4"  # the evaluation's table of weights that fill no row of a paper's comparison
 OWN_DATA = Source(
     "The folder is not one of the published data sets; who passes the weights on states its terms.",
     {"license": "other", "license_name": "see-data"},
@@ -50,11 +53,9 @@ LIMITS = {
 For research and education. Not a medical device, not for diagnosis, and no substitute for a
 radiologist's reading.
 
-- Frontal radiographs of one hand, either side. The training hands are from the United States,
-  1 month to 19 years; other populations, malformations, casts and skeletal dysplasias were not
-  tested.
-- The reference is the challenge's: a reading by several paediatric radiologists in the manner of
-  Greulich and Pyle. It is bone age, not chronological age.
+- Frontal radiographs of one hand, either side. Populations other than that of the training data,
+  malformations, casts and skeletal dysplasias were not tested.
+- The age is bone age as the training data's readers assessed it, not chronological age.
 - What is no hand is not yet recognised: such an image gets an age that means nothing.
 - The attention boxes show which regions the network used, not where a disease is.""",
     "adult": """\
@@ -81,7 +82,8 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
     Returns:
         Markdown with the Hub's metadata (licence, data sets, model-index results) on top.
     """
-    own = [record for record in metrics if record["table"][0] in "AB" and _is_of(record, id)]
+    label = f"{id}@{config.get('sha256', '')[:12]}"
+    own = [r for r in metrics if (r["table"][0] in "AB" or r["table"] == OWN) and _is_of(r, label)]
     provenance = config["provenance"]
     sexes = config["sexes"]
     policy = {0: "sex is no input", 1: f"for sex {''.join(sexes)} only"}.get(
@@ -89,12 +91,12 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
     )
     source = _source(provenance.get("data", ""))
     hand = config["task"] == "hand"
-    load, file, sex = ("", "hand.png", ', sex="F"') if hand else (', task="adult"', "chest.png", "")
+    load, file, sex = ("", "hand.png", ', sex="F"') if hand else (', task="adult"', "image.png", "")
     lines = [
         _metadata(id, own, source, hand),
         f"# {id}\n",
         f"{MODELS[config['architecture']['name']].summary}: the {_what(config)} from a frontal "
-        f"radiograph, in {config['unit']}, {policy}. Part of boneage.\n",
+        f"image, in {config['unit']}, {policy}. Part of boneage.\n",
         "## Use\n",
         "```python\nfrom boneage.predictor import Predictor\n\n"
         f'predictor = Predictor.load("weights/{id}"{load})\n'
@@ -122,16 +124,15 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
     return "\n".join(lines)
 
 
-def _is_of(record: Mapping[str, Any], id: str) -> bool:
+def _is_of(record: Mapping[str, Any], label: str) -> bool:
     # Weights of one sex each stand together as "girls@revision + boys@revision".
-    names = [name.split("@")[0] for name in str(record["weights"]).split(" + ")]
-    return record["measured"] is not None and id in names
+    return record["measured"] is not None and label in str(record["weights"]).split(" + ")
 
 
 def _origin(initialisation: Any) -> str:
     """One line on where the initial weights came from, followed back to the first."""
     if not isinstance(initialisation, Mapping):
-        return str(initialisation)
+        return str(initialisation or "that of its members")
     if source := initialisation.get("source"):
         return str(source)
     before = initialisation.get("provenance")
@@ -150,7 +151,7 @@ def _what(config: Mapping[str, Any]) -> str:
 
 def _source(data: str) -> Source:
     """Of a labelled folder, by the name that ``boneage prepare`` and the bundled ones give it."""
-    return next((s for name, s in SOURCES.items() if data.startswith(name)), OWN_DATA)
+    return SOURCES.get(re.split(r"[-_]", data)[0], OWN_DATA)
 
 
 def _metadata(id: str, records: Sequence[Mapping[str, Any]], source: Source, hand: bool) -> str:
@@ -172,7 +173,7 @@ def _metadata(id: str, records: Sequence[Mapping[str, Any]], source: Source, han
     data = ModelCardData(
         **source.licence,
         library_name="boneage",
-        tags=["bone-age" if hand else "age", "radiograph", "medical-imaging", "safetensors"],
+        tags=["bone-age" if hand else "age", "medical-imaging", "safetensors"],
         model_name=id if results else None,
         eval_results=results or None,
     )

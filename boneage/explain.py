@@ -34,6 +34,9 @@ def grad_cam(layer: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
 
     Returns:
         (N, h, w) in [0, 1], each map divided by its maximum; all zero where nothing raises the age.
+
+    Raises:
+        InputError: if the layer gives no maps or has no part in the age.
     """
     import torch
 
@@ -41,6 +44,8 @@ def grad_cam(layer: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
         if kept:  # a layer that runs again (AR-CNN's parts) is explained at its first run
+            return None
+        if not isinstance(output, torch.Tensor):  # an agent's proposals
             return None
         if not output.requires_grad:  # frozen weights: the activations start the gradient
             output = output.detach().requires_grad_()
@@ -51,7 +56,13 @@ def grad_cam(layer: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
     try:
         with torch.enable_grad():
             ages = forward()
-            (gradient,) = torch.autograd.grad(ages.sum(), kept[0])
+            if not kept or kept[0].dim() != 4:
+                raise InputError("This layer gives no maps of features; a heat map needs some.")
+            gradient = None
+            if ages.requires_grad:
+                (gradient,) = torch.autograd.grad(ages.sum(), kept[0], allow_unused=True)
+            if gradient is None:
+                raise InputError("The age does not depend on this layer.")
     finally:
         handle.remove()
     weights = gradient.mean(dim=(2, 3), keepdim=True)
@@ -72,6 +83,8 @@ def layer_of(model: nn.Module, name: str | None = None) -> nn.Module:
     if name is None:
         return model.heat_map_layer
     try:
+        if not name:
+            raise AttributeError
         return model.get_submodule(name)
     except AttributeError:
         raise InputError(

@@ -12,7 +12,9 @@ from typing import Any
 
 from boneage import hub
 from boneage.errors import InputError
+from boneage.predictor import name_of
 
+VIEWS = ("size", "margin", "resolution")  # of preprocessing, what members may differ in
 ALIKE = ("task", "unit", "sexes", "projection", "age")
 ROWS = ({"B2:Fine-tuned VGG", "B2:Fine-tuned GoogLeNet", "B2:Fine-tuned ResNet"}, "B2:Late fusion")
 
@@ -22,7 +24,7 @@ def fuse(folders: Sequence[Path], out: Path) -> Path:
 
     Args:
         folders: weights folders of one task, trained on the same ages and preprocessed alike; only
-            the size of their input may differ.
+            the resolution and the size of their input may differ.
         out: folder to make.
 
     Raises:
@@ -38,21 +40,21 @@ def fuse(folders: Sequence[Path], out: Path) -> Path:
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         if different := _difference(configs[0], config):
             raise InputError(
-                f"{folder.name} differs from {folders[0].name} in {different}; only networks of "
-                "one task, trained on the same ages and preprocessed alike, can be fused."
+                f"{name_of(folder)} differs from {name_of(folders[0])} in {different}; only "
+                "networks of one task, trained on the same ages and preprocessed alike, can be "
+                "fused."
             )
     arguments = {
         "members": [config["architecture"] for config in configs],
-        "sizes": [config["preprocess"]["size"] for config in configs],
+        "views": [(c["preprocess"]["size"], c["preprocess"]["margin"]) for c in configs],
     }
     model = LateFusion(**arguments)
     for member, (network, _) in zip(model.members, loaded, strict=True):
         member.load_state_dict(network.state_dict())
-    largest = max(configs, key=lambda config: config["preprocess"]["size"])
     config = {
         **{key: configs[0].get(key) for key in ALIKE},
         "architecture": {"name": "late_fusion", "arguments": arguments},
-        "preprocess": largest["preprocess"],
+        "preprocess": _preprocess(configs),
         "interval": None,
         "refusal": None,
         "fills": [ROWS[1]] if ROWS[0] == _fills(configs) else [],
@@ -66,9 +68,20 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
         if one.get(key) != other.get(key):
             return key
     for key in one["preprocess"].keys() | other["preprocess"].keys():
-        if key != "size" and one["preprocess"].get(key) != other["preprocess"].get(key):
+        if key not in VIEWS and one["preprocess"].get(key) != other["preprocess"].get(key):
             return f"preprocessing ({key})"
     return None
+
+
+def _preprocess(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fusion's: the whole image, as large as the member that sees most of it needs it."""
+    each = [config["preprocess"] for config in configs]
+    return {
+        **each[0],
+        "size": max(p["size"] + 2 * p["margin"] for p in each),
+        "margin": 0,
+        "resolution": max(p["resolution"] for p in each),
+    }
 
 
 def _fills(configs: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from boneage.errors import InputError
 
@@ -112,6 +112,15 @@ def read(source: str | Path | bytes | BinaryIO, *, id: str | None = None) -> Rad
         ) from None
     check_contrast(radiograph.pixels)
     return radiograph
+
+
+def projection_of(path: Path) -> str | None:
+    """The projection that ``boneage prepare ct`` made an image by; ``None`` for other images."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("projection")
+    except (OSError, UnidentifiedImageError):
+        return None
 
 
 def from_array(pixels: np.ndarray, *, id: str = "array") -> Radiograph:

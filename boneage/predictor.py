@@ -204,7 +204,7 @@ class Predictor:
             InputError: if there are no such weights or they are damaged or for another task.
         """
         folder = released(task, region) if weights is None else Path(weights)
-        id, commit = folder.resolve().name, None
+        id, commit = name_of(folder), None
         if not folder.is_dir():
             if len(folder.parts) != 2 or folder.is_absolute():
                 raise InputError(f"There is no weights folder {folder.name}.")
@@ -232,7 +232,7 @@ class Predictor:
             raise InputError("This is a CT volume; these weights assess plain images only.")
         kind, extent = PROJECTIONS[projection]
         radiograph = volumes.project(volumes.read(source, id=id), kind, extent)
-        if projection != "thorax":
+        if projection != "thorax" or self.config["provenance"].get("from_ct"):
             return radiograph
         return replace(radiograph, warnings=(*radiograph.warnings, NOT_CT))
 
@@ -372,6 +372,12 @@ class Predictor:
             model=ModelReference(self.id, self.revision),
             heat_map=None if heat_map is None else self.preprocess.unfold(heat_map),
         )
+
+
+def name_of(folder: Path) -> str:
+    """What a weights folder is called in results: its name, or its training run's."""
+    path = folder.resolve()
+    return path.parent.name if path.name == "weights" else path.name
 
 
 def released(task: str, region: str = "whole") -> Path:

@@ -74,6 +74,7 @@ def draw(
     for stale in folder.glob("figure-*.png"):
         stale.unlink()
     written: list[Path] = []
+    drawn: set[str] = set()
     for group in groups:
         if not group.assessed:
             continue
@@ -87,11 +88,13 @@ def draw(
                 }
             else:
                 figures = {
-                    "4": ages_and_sexes(group),
+                    # Of the data, so once for all weights.
+                    "4": None if group.dataset in drawn else ages_and_sexes(group),
                     "5": grad_cams(group, heat_maps, images),
                     "adult-assessed": assessed_against_actual(group),
                     "adult-deviation": deviation_against_actual(group),
                 }
+            drawn.add(group.dataset)
             for number, figure in figures.items():
                 if figure is not None:
                     path = folder / f"figure-{number}.png"
@@ -104,7 +107,7 @@ def draw(
 
 def assessed_against_actual(group: Group) -> Figure:
     """Figure 2a: assessed against actual age, with the line of identity."""
-    figure = _figure(WIDTH, HEIGHT, "Assessed against actual age", group)
+    figure = _figure(WIDTH, HEIGHT, "Assessed against actual age", _facts(group))
     axes = figure.add_subplot()
     assessed, actual = _ages(group.assessed)
     end = _scatter(axes, group, assessed, max(assessed.max(), actual.max()))
@@ -117,7 +120,7 @@ def assessed_against_actual(group: Group) -> Figure:
 
 def deviation_against_actual(group: Group) -> Figure:
     """Figure 2b: absolute deviation against actual age; for hands with the paper's bound."""
-    figure = _figure(WIDTH, HEIGHT, "Absolute deviation against actual age", group)
+    figure = _figure(WIDTH, HEIGHT, "Absolute deviation against actual age", _facts(group))
     axes = figure.add_subplot()
     assessed, actual = _ages(group.assessed)
     deviation = np.abs(assessed - actual)
@@ -163,7 +166,7 @@ def attention_boxes(
     if not lines:
         return None
     figure = _figure(
-        2.15 * EXAMPLES, 2.6 * len(lines) + 1.3, "Attention boxes, by sex and age", group
+        2.15 * EXAMPLES, 2.6 * len(lines) + 1.3, "Attention boxes, by sex and age", _facts(group)
     )
     grid = figure.subplots(len(lines), EXAMPLES, squeeze=False)
     for sex, line in zip(lines, grid, strict=True):
@@ -190,7 +193,8 @@ def attention_boxes(
 
 def ages_and_sexes(group: Group) -> Figure:
     """Figure 4: a histogram of the actual ages by sex, and the counts of each sex."""
-    figure = _figure(1.5 * WIDTH, 0.75 * HEIGHT, "Ages and sexes of the cases", group)
+    facts = f"{group.dataset}: n = {len(group.rows)}"
+    figure = _figure(1.5 * WIDTH, 0.75 * HEIGHT, "Ages and sexes of the cases", [facts])
     histogram, counts = figure.subplots(1, 2, width_ratios=(4, 1))
     sexes = [sex for sex in POINTS if any(row.sex == sex for row in group.rows)]
     ages = [np.array([row.age for row in group.rows if row.sex == sex]) for sex in sexes]
@@ -235,7 +239,8 @@ def grad_cams(
     )
     if not shown:
         return None
-    figure = _figure(1.75 * max(4, len(shown)), 5.6, "Images and their Grad-CAMs, by age", group)
+    width = 1.75 * max(4, len(shown))
+    figure = _figure(width, 4.9, "Images and their Grad-CAMs, by age", _facts(group))
     grid = figure.subplots(2, len(shown), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -251,22 +256,24 @@ def grad_cams(
     return figure
 
 
-def _figure(width: float, height: float, title: str, group: Group) -> Figure:
+def _facts(group: Group) -> list[str]:
+    """What was assessed, how well, and by what."""
+    assessed, actual = _ages(group.assessed)
+    refused = f", {group.refused} refused" if group.refused else ""
+    return [
+        f"{group.row} on {group.dataset}: n = {len(assessed)}{refused}, "
+        f"MAE {metrics.mae(assessed, actual):.2f} {group.unit}",
+        f"Weights {group.weights}",
+    ]
+
+
+def _figure(width: float, height: float, title: str, facts: Sequence[str]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    assessed, actual = _ages(group.assessed)
-    refused = f", {group.refused} refused" if group.refused else ""
-    facts = (
-        f"{group.row} on {group.dataset}: n = {len(assessed)}{refused}, "
-        f"MAE {metrics.mae(assessed, actual):.2f} {group.unit}"
-    )
-    lines = [
-        title,
-        *(textwrap.fill(line, int(11.5 * width)) for line in (facts, f"Weights {group.weights}")),
-    ]
+    lines = [title, *(textwrap.fill(line, int(11.5 * width)) for line in facts)]
     figure.suptitle("\n".join(lines), fontsize=11)
     return figure
 

@@ -20,7 +20,14 @@ HeatMaps = Mapping[tuple[str, str, str], np.ndarray]  # by data set, weights and
 def explain(
     dataset: str, cases: Sequence[Case], predictor: Assessor, weights: str
 ) -> dict[tuple[str, str, str], np.ndarray]:
-    """Assess examples with their heat maps, (h, w) in [0, 1] over the whole image."""
+    """Assess examples with their heat maps, (h, w) in [0, 1] over the whole image.
+
+    Args:
+        dataset: name of the data set.
+        cases: those that these weights could assess.
+        predictor: of the weights.
+        weights: their label.
+    """
     from boneage import images
 
     chosen = examples(cases)

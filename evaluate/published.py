@@ -56,17 +56,16 @@ class Cell:
             members = " ".join(f"runs/{name}/weights" for name in _FUSED)
             command = f"python -m boneage fuse {members} --out runs/{_LATE_FUSION}"
             return f"its three members were not all trained here; `{command}` makes it of them"
-        sex = f" --sex {self.sex}" if self.sex and self.table.startswith("A") else ""
-        command = f"python -m train {self.recipe} --data DIR --out runs/{self.recipe}{sex}"
-        if self.recipe in _PRETRAINED:
-            command += " --pretrained"
-        if self.recipe in _AFTER:
-            first = _AFTER[self.recipe]
-            command = (
-                f"python -m train {first} --data DIR --out runs/{first}{sex} --pretrained && "
-                f"{command} --init runs/{first}/weights/model.safetensors"
-            )
-        return f"not trained here; `{command}` would make it"
+        one_sex = self.sex if self.table.startswith("A") else None
+        chain = (*_BEFORE.get(self.recipe, ()), self.recipe)
+        start = " --pretrained" if chain[0] in _PRETRAINED else ""
+        commands = []
+        for recipe in chain:
+            run = f"runs/{recipe}-{one_sex}" if one_sex else f"runs/{recipe}"
+            sex = f" --sex {one_sex}" if one_sex else ""
+            commands.append(f"`python -m train {recipe} --data DIR --out {run}{sex}{start}`")
+            start = f" --init {run}/weights/model.safetensors"
+        return f"not trained here; {', then '.join(commands)} would make it"
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,11 @@ class Table:
 
 _ARCNN = "arcnn_mobilenetv2_256"
 # Recipes that start from ImageNet weights (or --init, without a network).
-_PRETRAINED = ("month_classifier",)
+_PRETRAINED = ("month_classifier", "whole_mobilenetv2_192")
 _LATE_FUSION = "late_fusion"
 _FUSED = ("vgg", "googlenet", "resnet")
-# Recipes that start from the weights of another one.
-_AFTER = dict.fromkeys((_ARCNN, "arcnn_k1", "arcnn_k2", "arcnn_k4"), "whole_mobilenetv2_192")
+# Recipes that start from the weights of others, one after the other.
+_BEFORE = dict.fromkeys((_ARCNN, "arcnn_k1", "arcnn_k2", "arcnn_k4"), ("whole_mobilenetv2_192",))
 
 _LIU = "Liu et al., MICCAI 2019"
 _NGUYEN = "Nguyen and Kim, whole-body bone age"
@@ -243,11 +242,14 @@ TABLES: tuple[Table, ...] = (
     ),
 )
 
-# What a data set's images are, by the beginning of its name, where they are not the paper's kind.
+# What a data set's images are, by the first word of its name, where they are not the paper's kind.
 OTHER_IMAGES = {
-    "nih-chest": "The measured images are frontal chest radiographs of adults and adolescents (NIH "
-    "ChestX-ray14), not the paper's whole-body CT: the two columns show different tasks."
+    "nih": "The measured images are frontal chest radiographs (NIH ChestX-ray14), not the paper's "
+    "whole-body CT: the two columns show different tasks."
 }
+BEST_OF_SEVERAL = (
+    "Every published value is the best of several trainings; measured is one training."
+)
 
 # Text claim of Liu et al., Section 3 and Fig. 2(b): every absolute deviation is below this.
 LARGEST_DEVIATION_MONTHS = 20.0

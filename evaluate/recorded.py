@@ -1,7 +1,7 @@
 """Rows measured earlier with weights that are not shipped: ``evaluate/recorded/<row>/``.
 
 Such a folder is what ``python -m evaluate --weights DIR --out evaluate/recorded/<row>`` writes for
-one weights folder (``cases.csv``, ``run.json``), and the training's ``recipe.toml`` and
+one weights folder (``cases.csv``, ``run.json``), and the training's ``recipe.json`` and
 ``metrics.jsonl``. Its cases are used only where they are cases of the data set evaluated, with the
 same reference ages.
 """
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "recorded"
 RUN = "run.json"
-NEEDED = (CASES, RUN, "recipe.toml", "metrics.jsonl")
+NEEDED = (CASES, RUN)
+OF_TRAINING = ("recipe.json", "metrics.jsonl")  # a late fusion has none of its own
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,13 @@ def load(folder: Path = FOLDER) -> list[RecordedRow]:
     ]
 
 
-def _load(folder: Path) -> RecordedRow:
-    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+def _demand(folder: Path, names: tuple[str, ...]) -> None:
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise InputError(f"The recorded row {folder.name} has no {', '.join(missing)}.")
+
+
+def _load(folder: Path) -> RecordedRow:
+    _demand(folder, NEEDED)
     try:
         (weights,) = json.loads((folder / RUN).read_text(encoding="utf-8"))["weights"]
         provenance = weights["provenance"]
@@ -80,6 +85,8 @@ def _load(folder: Path) -> RecordedRow:
             f"{RUN} of the recorded row {folder.name} does not name one set of weights with "
             "sha256, seed and commit."
         )
+    if "members" not in provenance:
+        _demand(folder, OF_TRAINING)
     known = {FURTHER, *(table.id for table in TABLES)}
     return RecordedRow(
         folder.name,

@@ -139,13 +139,15 @@ def evaluate(
                 if predictor.config["task"] != dataset.folder.task:
                     continue
                 name = label(predictor)
+                assessed: list[Case] = []
                 for outcomes in _assess(dataset, predictor, batch_size, processes):
                     lines = _lines(outcomes, dataset, name, cells[name])
                     filled |= {(x.table, x.row, x.column) for x in lines if isinstance(x, CaseRow)}
+                    assessed += [x.case for x in outcomes if x.refused is None]
                     if writer:
                         writer.write(lines)
-                if writer and dataset.folder.task == "adult":
-                    maps |= heat_maps.explain(dataset.name, dataset.folder.cases, predictor, name)
+                if writer and assessed and dataset.folder.task == "adult":
+                    maps |= heat_maps.explain(dataset.name, assessed, predictor, name)
             if writer:
                 writer.write(
                     row

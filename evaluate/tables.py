@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluate.cases import RECORDED, AssessmentRow, CaseRow
-from evaluate.published import OTHER_IMAGES, TASKS, Table, tables
+from evaluate.published import BEST_OF_SEVERAL, OTHER_IMAGES, TASKS, Table, tables
 from evaluate.records import (
     COLUMNS,
     Group,
@@ -143,10 +144,11 @@ _S3 = (
 
 
 def _other_images(dataset: str, table: Table) -> list[str]:
-    """The note below a table of the adult paper, whose data nobody has."""
+    """The notes below a table of the adult paper, whose data nobody has."""
     if table.task != "adult":
         return []
-    return [text for name, text in OTHER_IMAGES.items() if dataset.startswith(name)]
+    known = OTHER_IMAGES.get(re.split(r"[-_/]", dataset)[0])
+    return [BEST_OF_SEVERAL, *([known] if known else [])]
 
 
 def _select(records: Sequence[Record], table: str, dataset: str) -> list[Record]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         choices=tuple(PROJECTIONS),
         help="what a CT volume has to become to look like the training images, recorded with the "
         "weights: the whole projected as bone or as a radiograph, or the thorax as a radiograph; "
-        "without it they refuse CT volumes",
+        "without it, and if the images are no projections themselves, they refuse CT volumes",
     )
     p.add_argument("--epochs", type=positive, help="in place of the recipe's")
     p.add_argument("--seed", type=natural, default=0, help="of order, augmentation and dropout")
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     from accelerate.utils import set_seed
 
     import boneage
-    from boneage import datasets
+    from boneage import datasets, images
     from boneage.models.registry import MODELS
     from boneage.transforms import Preprocess
     from train.data import Batches, build_cache
@@ -138,14 +139,20 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"{args.out} holds a run already: add --resume to go on with it, or take another name."
         )
-    if args.region:
-        recipe = replace(recipe, preprocess={**recipe.preprocess, "region": args.region})
+    if args.region and args.region != recipe.preprocess.get("region", "whole"):
+        # Another region is another experiment than the recipe's: it fills none of its rows.
+        preprocess = {**recipe.preprocess, "region": args.region}
+        summary = f"{recipe.summary}, on the {args.region} region of the image"
+        recipe = replace(recipe, preprocess=preprocess, summary=summary, fills=())
     if recipe.optimisation.freeze_batch_norm and not (resuming or args.init or args.pretrained):
         raise InputError(
             f"The recipe {recipe.name} keeps batch normalisation frozen, so it cannot start from "
             "random weights: give --init FILE or --pretrained."
         )
     folder = datasets.load(args.data)
+    projected = images.projection_of(folder.cases[0].path)
+    if args.projection and projected not in (None, args.projection):
+        raise InputError(f"The images are CT projections of the kind {projected}.")
     sex = args.sex or ("both" if folder.task == "hand" else "none")
     sexes = {"both": ["F", "M"], "none": []}.get(sex, [sex])
     if len(sexes) == 1:
@@ -170,6 +177,7 @@ def run(args: argparse.Namespace) -> int:
     model, initialisation = initialised(recipe.architecture, arguments, args.init, args.pretrained)
 
     args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     # Larger images than twice the input would only be shrunk without antialiasing later.
     resolution = min(resolution_of(training), 2 * recipe.preprocess["size"])
     preprocess = Preprocess(resolution=resolution, **recipe.preprocess)
@@ -190,13 +198,14 @@ def run(args: argparse.Namespace) -> int:
         "task": folder.task,
         "unit": folder.unit,
         "sexes": sexes,
-        "projection": args.projection,
+        "projection": args.projection or projected,
         "interval": None,
         "refusal": None,
         "fills": list(recipe.fills),
         "provenance": {
             "summary": f"{MODELS[recipe.architecture].summary}: {recipe.summary}",
             "data": folder.name,
+            "from_ct": projected is not None,
             "training_images": len(training.cases),
             "validation_images": len(validation.cases),
             "recipe": recipe.name,

@@ -136,7 +136,23 @@ def torchvision_network(name: str, pretrained: bool) -> nn.Module:
         return torchvision.models.get_model(name, weights=weights)
     network = torchvision.models.googlenet(weights=weights, init_weights=not pretrained)
     network.aux1 = network.aux2 = None
+    if pretrained:
+        fold_input_transform(network.conv1)
     return network
+
+
+def fold_input_transform(first: nn.Module) -> None:
+    """Have GoogLeNet's first layer do what torchvision does to its input beforehand.
+
+    Its ImageNet weights expect (x - 0.5) / 0.5, so torchvision converts images from ImageNet's
+    mean and SD, which all its networks are given. A linear change of the input is one of the first
+    convolution's weights and of the mean that its normalisation subtracts.
+    """
+    mean, sd = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    scale, shift = (sd / 0.5).view(1, 3, 1, 1), ((mean - 0.5) / 0.5).view(1, 3, 1, 1)
+    with torch.no_grad():
+        first.bn.running_mean -= (first.conv.weight * shift).sum(dim=(1, 2, 3))
+        first.conv.weight *= scale
 
 
 def freeze_batch_norm(module: nn.Module) -> None:

@@ -124,22 +124,22 @@ class LateFusion(nn.Module):
 
     Args:
         members: ``{"name": ..., "arguments": ...}`` of each network, as in a weights config.
-        sizes: side of each member's input in px, where they differ: the fusion's input is as large
-            as the largest, and members that take less get it reduced.
+        views: ``(size, margin)`` of each member's preprocessing, px; the fusion is given the whole
+            image, and each member what it would see alone.
     """
 
     def __init__(
-        self, members: Sequence[Mapping[str, Any]], sizes: Sequence[int] | None = None
+        self, members: Sequence[Mapping[str, Any]], views: Sequence[tuple[int, int]]
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(build(m["name"], m["arguments"]) for m in members)
-        self.sizes = sizes or [None] * len(members)
+        self.views = [tuple(view) for view in views]
 
     def forward(self, images: Tensor, sex: Tensor | None = None) -> FineTunedOutput:
-        """images (N, 3, S, S) normalised, sex (N,) int64 -> standardised ages."""
+        """images (N, 3, S, S) normalised, uncropped, sex (N,) int64 -> standardised ages."""
         ages = [
-            member(_reduced(images, size), sex).assembled
-            for member, size in zip(self.members, self.sizes, strict=True)
+            member(_seen(images, *view), sex).assembled
+            for member, view in zip(self.members, self.views, strict=True)
         ]
         return FineTunedOutput(stack(ages).mean(dim=0))
 
@@ -149,7 +149,9 @@ class LateFusion(nn.Module):
         return self.members[0].heat_map_layer
 
 
-def _reduced(images: Tensor, size: int | None) -> Tensor:
-    if size is None or images.shape[-1] == size:
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+def _seen(images: Tensor, size: int, margin: int) -> Tensor:
+    """The middle ``size`` px of images resized to ``size + 2 * margin`` px."""
+    side = size + 2 * margin
+    if images.shape[-1] != side:
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return images[..., margin : margin + size, margin : margin + size]

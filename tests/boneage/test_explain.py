@@ -109,9 +109,23 @@ class TestGradCam:
         maps = grad_cam(layer, lambda: layer(features).relu_().sum(dim=(1, 2, 3)))
         assert maps[0].tolist() == [[0.25, 0], [0.75, 1]]
 
-    def test_unknown_layer(self) -> None:
-        with pytest.raises(InputError, match="no layer 'layer9'"):
-            layer_of(FineTuned("resnet18"), "layer9")
+    @pytest.mark.parametrize("name", ["layer9", ""])
+    def test_unknown_layer(self, name: str) -> None:
+        with pytest.raises(InputError, match=f"no layer '{name}'"):
+            layer_of(FineTuned("resnet18"), name)
+
+    @pytest.mark.parametrize("name", ["attention", "recognition.whole_head", "recognition"])
+    def test_layers_without_maps(self, name: str) -> None:
+        model = ARCNN("resnet18", size=64, part_size=32).eval().requires_grad_(False)
+        images = torch.randn(1, 3, 64, 64)
+        with pytest.raises(InputError, match="gives no maps"):
+            grad_cam(layer_of(model, name), lambda: model(images).whole)
+
+    def test_layer_without_a_part_in_the_age(self) -> None:
+        model = ARCNN("resnet18", size=64, part_size=32).eval().requires_grad_(False)
+        images = torch.randn(1, 3, 64, 64)
+        with pytest.raises(InputError, match="does not depend"):
+            grad_cam(layer_of(model, "attention.levels.0"), lambda: model(images).whole)
 
     def test_frees_its_hook_after_an_error(self) -> None:
         layer = nn.Identity()

@@ -13,7 +13,9 @@ from boneage.models.registry import build
 from boneage.predictor import Predictor
 
 
-def make(folder: Path, backbone: str = "resnet18", size: int = 64, **changes: Any) -> Path:
+def make(
+    folder: Path, backbone: str = "resnet18", size: int = 64, margin: int = 8, **changes: Any
+) -> Path:
     torch.manual_seed(size)
     architecture = {"name": "finetuned", "arguments": {"backbone": backbone}}
     config = {
@@ -23,7 +25,7 @@ def make(folder: Path, backbone: str = "resnet18", size: int = 64, **changes: An
         "sexes": [],
         "projection": "thorax",
         "preprocess": {"size": size, "resolution": 128, "percentiles": [1, 99], "mean": 0.5,
-                       "std": 0.5, "margin": 0, "region": "whole"},
+                       "std": 0.5, "margin": margin, "region": "whole"},
         "age": {"mean": 47.0, "sd": 16.0, "lowest": 0.0, "highest": 120.0},
         "provenance": {"recipe": folder.name, "data": "nih", "seed": 0, "commit": "c"},
     } | changes  # fmt: skip
@@ -35,7 +37,11 @@ def make(folder: Path, backbone: str = "resnet18", size: int = 64, **changes: An
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("members")
-    return [make(root / "a"), make(root / "b", "mobilenet_v2"), make(root / "c", size=96)]
+    return [
+        make(root / "a"),
+        make(root / "b", "mobilenet_v2"),
+        make(root / "c", size=96, margin=16),
+    ]
 
 
 def test_age_is_the_mean_of_the_members_ages(
@@ -50,14 +56,15 @@ def test_age_is_the_mean_of_the_members_ages(
     fused = age(fuse(members[:2], tmp_path / "fused"))
     assert fused == pytest.approx((age(members[0]) + age(members[1])) / 2, abs=0.01)
     assert age(members[0]) != pytest.approx(age(members[1]), abs=0.5)
-    # A member of smaller input gets its own reduced copy of the larger image.
+    # Members of other sizes and margins see what they would see alone.
     mixed = age(fuse(members, tmp_path / "mixed"))
-    assert mixed == pytest.approx(sum(map(age, members)) / 3, abs=3.0)
+    assert mixed == pytest.approx(sum(map(age, members)) / 3, abs=0.1)
 
 
 def test_config_tells_the_members(members: list[Path], tmp_path: Path) -> None:
     config = hub.load_config(fuse(members, tmp_path / "fused"))
-    assert config["preprocess"]["size"] == 96
+    assert config["preprocess"]["size"] == 96 + 2 * 16
+    assert config["preprocess"]["margin"] == 0
     assert config["projection"] == "thorax"
     assert config["fills"] == []
     provenance = config["provenance"]
@@ -78,8 +85,8 @@ def test_the_papers_three_fill_its_row(tmp_path: Path) -> None:
     [
         ({"age": {"mean": 40.0, "sd": 16.0, "lowest": 0.0, "highest": 120.0}}, "in age"),
         ({"sexes": ["F"]}, "in sexes"),
-        ({"preprocess": {"size": 64, "resolution": 99, "percentiles": [1, 99], "mean": 0.5,
-                         "std": 0.5, "margin": 0, "region": "whole"}}, "resolution"),
+        ({"preprocess": {"size": 64, "resolution": 128, "percentiles": [1, 99], "mean": 0.5,
+                         "std": 0.5, "margin": 8, "region": "upper"}}, "region"),
     ],
 )  # fmt: skip
 def test_refuses_what_does_not_belong_together(

@@ -180,7 +180,7 @@ class TestCard:
         record = {
             "table": "A3", "row": "AR-CNN", "column": "MAE", "published": 4.38, "measured": 6.5,
             "n": 200, "ci95": [6.0, 7.0], "unit": "months", "dataset": "rsna-test/test",
-            "weights": "tiny@abc",
+            "weights": f"tiny@{config['sha256'][:12]}",
         }  # fmt: skip
         others = [
             record | {"weights": "other@abc", "measured": 99.5},

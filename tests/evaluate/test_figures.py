@@ -100,6 +100,18 @@ def test_adults_have_their_own_figures(
     assert [bar.get_height() for bar in counts.patches] == [sexes.count("F"), sexes.count("M")]
 
 
+def test_heat_maps_are_of_cases_that_were_assessed(
+    adults: Dataset, stub_for: Callable[..., Any], tmp_path: Path
+) -> None:
+    refused = [case.id for case in adults.folder.cases[::2]]
+    options = {"task": "adult", "sexes": ["F"], "fills": ["B2:Early fusion"]}
+    evaluate([adults], [stub_for(adults.folder.cases, refuse=refused, **options)], tmp_path)
+    shown = {id for _, _, id in heat_maps.read(tmp_path / "heat-maps.npz")}
+    women = {case.id for case in adults.folder.cases if case.sex == "F"}
+    assert shown
+    assert shown <= women - set(refused)
+
+
 def test_examples_are_of_different_patients_across_the_ages(adults: Dataset) -> None:
     chosen = heat_maps.examples(adults.folder.cases)
     assert len({case.patient for case in chosen}) == len(chosen) == heat_maps.EXAMPLES

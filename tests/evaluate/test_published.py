@@ -61,8 +61,11 @@ def test_every_empty_cell_says_why() -> None:
 def test_what_can_be_trained_names_its_command() -> None:
     cells = {(c.table, c.row, c.column): c for table in TABLES for c in table.cells}
     why = cells["A1", "male", "K=1"].why
-    assert "python -m train arcnn_k1 --data DIR --out runs/arcnn_k1 --sex M" in why
-    assert "--init runs/whole_mobilenetv2_192/weights/model.safetensors`" in why
+    first, second = why.split("then")
+    assert "train whole_mobilenetv2_192 --data DIR --out runs/whole_mobilenetv2_192-M" in first
+    assert "--sex M --pretrained`" in first
+    assert "python -m train arcnn_k1 --data DIR --out runs/arcnn_k1-M --sex M" in second
+    assert "--init runs/whole_mobilenetv2_192-M/weights/model.safetensors`" in second
     fusion = cells["B2", "Late fusion", "MAE"].why
     assert "python -m boneage fuse runs/vgg/weights runs/googlenet/weights" in fusion
 

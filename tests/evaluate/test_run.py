@@ -205,7 +205,7 @@ def recorded_larson(hands: Dataset, stub: Stub, tmp_path: Path) -> Path:
     folder = tmp_path / "recorded"
     predictor = stub(id="months", fills=["A3:Larson 2018"], offsets={"assembled": 7.0})
     evaluate([hands], [predictor], folder / "larson")
-    (folder / "larson" / "recipe.toml").write_text('summary = "a class for each month"\n')
+    (folder / "larson" / "recipe.json").write_text('{"summary": "a class for each month"}\n')
     (folder / "larson" / "metrics.jsonl").write_text('{"epoch": 1}\n')
     return folder
 
@@ -251,12 +251,16 @@ def test_recorded_rows_of_other_data_are_not_used(
 def test_incomplete_recordings_are_refused(recorded_larson: Path) -> None:
     run = recorded_larson / "larson" / "run.json"
     content = json.loads(run.read_text())
+    recipe = recorded_larson / "larson" / "recipe.json"
+    recipe.rename(recipe.with_suffix(".old"))
+    with pytest.raises(InputError, match=r"no recipe\.json"):
+        recorded.load(recorded_larson)
+    content["weights"][0]["provenance"]["members"] = ["a", "b"]  # a late fusion has no recipe
+    run.write_text(json.dumps(content))
+    assert recorded.load(recorded_larson)
     del content["weights"][0]["provenance"]["seed"]
     run.write_text(json.dumps(content))
     with pytest.raises(InputError, match="seed"):
-        recorded.load(recorded_larson)
-    (recorded_larson / "larson" / "recipe.toml").unlink()
-    with pytest.raises(InputError, match=r"no recipe\.toml"):
         recorded.load(recorded_larson)
 
 

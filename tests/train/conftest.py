@@ -10,6 +10,7 @@ import pytest
 RECIPE = """
 summary = "A recipe that trains within seconds"
 architecture = "{architecture}"
+fills = {fills}
 
 [arguments]
 backbone = "resnet18"
@@ -95,6 +96,7 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
                 schedule=schedule,
                 freeze=freeze,
                 accumulate=accumulate,
+                fills=["B2:Early fusion"] if architecture == "hierarchical" else [],
             )
         )
         return path

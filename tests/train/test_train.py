@@ -221,6 +221,8 @@ class TestRun:
         assert predictor.config["sexes"] == []
         assert predictor.config["projection"] == "bone"
         assert predictor.preprocess.region == "upper"
+        assert "upper region" in predictor.config["provenance"]["summary"]
+        assert predictor.config["fills"] == []
         radiograph = images.read(next((small_adults / "images").iterdir()))
         (assessment,) = predictor.assess(radiograph, heat_map=True)
         assert assessment.unit == "years"

@@ -8,7 +8,13 @@ import torchvision
 from safetensors.torch import save_file
 
 from boneage.errors import InputError
-from boneage.models.backbones import AgeHead, Backbone, freeze_batch_norm, torchvision_network
+from boneage.models.backbones import (
+    AgeHead,
+    Backbone,
+    fold_input_transform,
+    freeze_batch_norm,
+    torchvision_network,
+)
 from boneage.models.finetuned import FineTuned
 from boneage.models.registry import BACKBONES, MODELS, build
 
@@ -25,6 +31,20 @@ def test_same_features_as_torchvision(name: str) -> None:
     pooled = network.avgpool(features) if name.startswith("vgg") else features.mean(dim=(2, 3))
     assert torch.allclose(head(pooled.flatten(1)), network(images), atol=1e-4)
     assert features.shape[:2] == (1, backbone.channels)
+
+
+def test_pretrained_googlenet_gets_the_input_it_expects() -> None:
+    torch.manual_seed(0)
+    arguments = {"weights": None, "init_weights": False, "transform_input": True}
+    network = torchvision.models.googlenet(**arguments).eval()
+    torch.nn.init.normal_(network.conv1.bn.running_mean)
+    images = torch.randn(1, 3, 64, 64)
+    inner = (..., slice(2, -2), slice(2, -2))
+    with torch.inference_mode():
+        expected = network.conv1(network._transform_input(images))
+        fold_input_transform(network.conv1)
+        # At the border torchvision pads after the change, a convolution before it.
+        assert torch.allclose(network.conv1(images)[inner], expected[inner], atol=1e-4)
 
 
 def test_outputs_of_stages() -> None:

@@ -54,14 +54,15 @@ class TestLateFusion:
     )
 
     def test_is_the_mean_of_its_members(self, images: Tensor) -> None:
-        model = LateFusion(self.MEMBERS).eval()
+        model = LateFusion(self.MEMBERS, [(64, 0), (64, 0)]).eval()
         with torch.inference_mode():
             one, other = (member(images).assembled for member in model.members)
             assert torch.allclose(model(images).assembled, (one + other) / 2)
 
-    def test_members_may_take_smaller_input(self, images: Tensor) -> None:
-        model = LateFusion(self.MEMBERS, sizes=[64, 32]).eval()
-        reduced = torch.nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+    def test_members_see_what_they_would_see_alone(self, images: Tensor) -> None:
+        model = LateFusion(self.MEMBERS, [(64, 0), (32, 4)]).eval()
+        reduced = torch.nn.functional.interpolate(images, (40, 40), mode="bilinear", antialias=True)
+        reduced = reduced[..., 4:36, 4:36]
         with torch.inference_mode():
             expected = (
                 model.members[0](images).assembled + model.members[1](reduced).assembled
