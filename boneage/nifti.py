@@ -88,6 +88,8 @@ def _header(stream: BinaryIO) -> Nifti1Header:
     remaining = int(offset) - len(head)
     if len(stream.read(remaining)) < remaining:
         raise EOFError
+    if not np.isfinite([header["scl_slope"], header["scl_inter"]]).all():
+        raise InputError(_DAMAGED)
     return header
 
 
@@ -124,7 +126,10 @@ def to_hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 def _affine(header: Nifti1Header) -> tuple[np.ndarray, tuple[str, ...]]:
     """From indices to mm in RAS+, and warnings."""
-    affine = np.asarray(header.get_best_affine(), float)
+    try:
+        affine = np.asarray(header.get_best_affine(), float)
+    except (HeaderDataError, ValueError):  # no rotation in the quaternion, or negative distances
+        raise InputError(_DAMAGED) from None
     unit = int(header["xyzt_units"]) & 7  # 1 metre, 2 millimetre, 3 micrometre, 0 unknown
     affine = affine * {1: 1000.0, 3: 0.001}.get(unit, 1.0)
     if header["sform_code"] > 0 or header["qform_code"] > 0:

@@ -17,6 +17,7 @@ SPACING = (6.0, 5.0, 5.0)
 HU = np.stack(list(axial_slices((60, 56, 72), SPACING)))
 ARRAY = HU.transpose()[::-1, ::-1, ::-1]  # to the right, front and head
 AFFINE = np.diag([*SPACING[::-1], 1.0])
+QFORM = {"sform_code": 0, "qform_code": 1}
 
 
 def nifti(
@@ -121,6 +122,12 @@ class TestRefused:
             ({"dim": [3, 4000, 4000, 4000, 1, 1, 1, 1]}, "too large"),
             ({"srow_x": [0, 0, 0, 0]}, "no size"),
             ({"xyzt_units": 0xF9}, r"6e\+03 mm apart"),
+            ({"scl_inter": np.nan}, "damaged"),
+            ({"scl_inter": np.inf}, "damaged"),
+            ({"scl_slope": np.inf}, "damaged"),
+            (QFORM | {"quatern_b": 5, "quatern_c": 5, "quatern_d": 5}, "damaged"),
+            (QFORM | {"pixdim": [1, -5, 5, 6, 1, 1, 1, 1]}, "damaged"),
+            (QFORM | {"pixdim": [1, np.nan, 5, 6, 1, 1, 1, 1]}, "damaged|no size"),
         ],
     )
     @pytest.mark.parametrize("compressed", [False, True])
