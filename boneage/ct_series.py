@@ -352,10 +352,11 @@ def _arrange(
             "accepted, so that no structure is lost in it."
         )
     step = _step(along)
-    missing = int(np.sum(np.round(distances / step) - 1)) if distances.max() > 1.5 * step else 0
-    if missing:
+    steps = np.maximum(np.round(distances / step), 1)
+    is_even = np.abs(distances - steps * step) <= EVEN_MM
+    if missing := int(np.sum(steps[is_even] - 1)):
         notes.append(f"{missing} slices are missing and were interpolated.")
-    elif np.abs(distances - step).max() > EVEN_MM:
+    if not is_even.all():
         notes.append("The slices are not evenly spaced and were interpolated.")
     return slices, along, tuple(notes)
 

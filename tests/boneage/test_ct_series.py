@@ -173,6 +173,18 @@ class TestPlaces:
         assert levels(volume) == [10, 19, 28, 36, 50]
         assert volume.warnings == ("The slices are not evenly spaced and were interpolated.",)
 
+    @pytest.mark.parametrize("positions", [(0, -2, -4, -6, -11, -16), (0, -3, -6, -7, -10, -13)])
+    def test_other_distances_are_no_missing_slices(self, positions: tuple[float, ...]) -> None:
+        volume = volumes.read(zipped(series(positions)))
+        assert volume.warnings == ("The slices are not evenly spaced and were interpolated.",)
+
+    def test_near_slices_hide_no_missing_one(self) -> None:
+        volume = volumes.read(zipped(series([0, -3, -6, -12, -15, -16, -19])))
+        assert volume.warnings == (
+            "1 slices are missing and were interpolated.",
+            "The slices are not evenly spaced and were interpolated.",
+        )
+
     def test_a_large_gap_is_refused(self) -> None:
         assert len(volumes.read(zipped(series([0, -5, -15]))).hu) > 2
         with pytest.raises(InputError, match="gap of 11 mm; up to 10 mm are accepted"):
