@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from boneage import images
+from boneage import bundled, images
 from boneage.errors import InputError
 from boneage.rsna import Member, members
 from boneage.sex import parse_sex
@@ -48,6 +48,7 @@ class Download:
     Attributes:
         labels: of the images, whose age is believed.
         implausible: how many rows name an age above :data:`MAX_AGE`.
+        bundled: how many of its patients are test patients because the bundled test set shows them.
 
     Raises:
         InputError: if the source or one of the two files is missing or damaged, or an archive is
@@ -75,9 +76,11 @@ class Download:
                 f"Data_Entry_2017*.csv, {TEST_LIST} and the images."
             )
         tested = set(tables[TEST_LIST].read().decode("ascii", "replace").split())
-        labels = list(_read_labels(tables[entries[-1]], tested))
+        shown = bundled_patients()
+        labels = list(_read_labels(tables[entries[-1]], tested, shown))
         self.labels = [label for label in labels if label.age <= MAX_AGE]
         self.implausible = len(labels) - len(self.labels)
+        self.bundled = len({label.patient for label in self.labels} & shown)
 
     def images(self) -> Iterator[tuple[str, Member]]:
         """Each labelled image once with its id: unpacked ones, those in zips, those in tar files.
@@ -98,14 +101,28 @@ class Download:
                     yield id, member
 
 
-def _read_labels(table: Member, tested: set[str]) -> Iterator[Label]:
-    """The rows; patients with an image in the official test list are test patients."""
+def bundled_patients() -> set[str]:
+    """The patients of the bundled test set ``data/nih-chest-test``; none where it is absent.
+
+    They follow another split than the official test list. Trained on, they would make every
+    evaluation on the bundled set worthless.
+    """
+    path = bundled.folder("data") / "nih-chest-test" / "labels.csv"
+    if not path.exists():
+        return set()
+    _, rows = read_csv(path.read_bytes(), path.name)
+    return {row["patient"] for _, row in rows}
+
+
+def _read_labels(table: Member, tested: set[str], shown: set[str]) -> Iterator[Label]:
+    """The rows; test patients are those with an image in ``tested``, and those in ``shown``."""
     header, rows = read_csv(table.read(), table.name)
     sex_column = next((name for name in SEX_COLUMNS if name in header), None)
     missing = sorted(set(COLUMNS) - set(header)) + ([] if sex_column else [SEX_COLUMNS[0]])
     if missing:
         raise InputError(f"{table.name} lacks the columns {', '.join(missing)}.")
-    test_patients = {row["Patient ID"] for _, row in rows if row["Image Index"] in tested}
+    listed = {row["Patient ID"] for _, row in rows if row["Image Index"] in tested}
+    test_patients = listed | shown
     for line, row in rows:
         file, patient = PurePosixPath(row["Image Index"]).name, row["Patient ID"]
         age, sex = _years(row["Patient Age"]), parse_sex(row[sex_column])

@@ -83,8 +83,9 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
     """Make a labelled folder of size x size px from the NIH ChestX-ray14 download.
 
     The source holds the label file, the official test list, and the images in folders, zips or tar
-    files. Its test patients are the test split; of the others a tenth is validation. Images of that
-    size that are already in ``out`` are kept, so an interrupted run goes on.
+    files. Its test patients are the test split, and with them always the patients of the bundled
+    test set (``data/nih-chest-test``); of the others a tenth is validation. Images of that size
+    that are already in ``out`` are kept, so an interrupted run goes on.
 
     Args:
         source: folder of the download, or one zip.
@@ -105,6 +106,7 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
             f"{download.implausible} images with an age above {nih.MAX_AGE:g} years were left out: "
             "known errors of the labels."
         )
+    yield f"{download.bundled} patients of the bundled nih-chest-test are in the test split."
     seen: set[str] = set()
 
     def found() -> Iterator[tuple[str, Member]]:

@@ -14,7 +14,7 @@ from openpyxl import Workbook
 from PIL import Image
 from pydicom import dcmread
 
-from boneage import datasets, images, nih, volumes
+from boneage import bundled, datasets, images, nih, volumes
 from boneage.__main__ import main
 from boneage.errors import InputError
 
@@ -260,6 +260,29 @@ class TestPrepareNih:
         original = Image.open(io.BytesIO(png(rsna_test_dir, "4404")))
         assert np.array_equal(made, original.resize((96, 96), Image.Resampling.BILINEAR))
         assert not (tmp_path / "00000004_000.png").exists()
+
+    def test_bundled_patients_are_test_patients(
+        self,
+        nih_download: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        shown = tmp_path / "data" / "nih-chest-test" / "labels.csv"
+        shown.parent.mkdir(parents=True)
+        shown.write_text("id,split,age,sex,patient,view\n00000002_007,test,1,F,2,PA\n")
+        monkeypatch.setattr(bundled, "folder", lambda name: tmp_path / name)
+        out = tmp_path / "out"
+        assert main(["prepare", "nih", str(nih_download), "--out", str(out)]) == 0
+        said = capsys.readouterr().out
+        assert "1 patients of the bundled nih-chest-test are in the test split." in said
+        splits = {case.id: case.split for case in datasets.load(out).cases}
+        assert splits["00000002_000"] == "test"
+        shown.unlink()
+        assert nih.Download(nih_download).bundled == 0
+
+    def test_the_bundled_patients(self) -> None:
+        assert len(nih.bundled_patients()) == 259
 
     def test_a_tenth_of_the_patients_is_validation(self) -> None:
         splits = [nih.training_split(str(patient)) for patient in range(5000)]
