@@ -19,10 +19,10 @@ def metrics(repo_root: Path) -> list[dict]:
 
 
 def test_results_are_of_the_released_weights(metrics: list[dict]) -> None:
-    folder = released("hand")
-    revision = hub.load_config(folder)["sha256"][:12]
+    folders = [released("hand"), released("adult")]
+    labels = {f"{folder.name}@{hub.load_config(folder)['sha256'][:12]}" for folder in folders}
     weights = {r["weights"] for r in metrics if r["measured"] is not None and not r["recorded"]}
-    assert weights == {f"{folder.name}@{revision}"}
+    assert weights == labels
 
 
 def test_readme_and_card_state_the_measured_numbers(repo_root: Path, metrics: list[dict]) -> None:
@@ -39,6 +39,17 @@ def test_readme_and_card_state_the_measured_numbers(repo_root: Path, metrics: li
     assert f"{whole['measured']:.2f} months ({low:.2f} to {high:.2f})" in readme
     validation = hub.load_config(released("hand"))["provenance"]["metrics"]["validation_mae"]
     assert f"{validation:.2f}" in readme
+
+
+def test_readme_and_card_state_the_adults_error(repo_root: Path, metrics: list[dict]) -> None:
+    readme = (repo_root / "README.md").read_text()
+    folder = released("adult")
+    (row,) = [r for r in metrics if r["table"] == "S4" and r["row"] == folder.name]
+    low, high = row["ci95"]
+    assert f"{row['measured']:.2f} years ({low:.2f} to {high:.2f})" in readme
+    assert f"| {row['measured']:.2f} | {low:.2f} to {high:.2f} |" in (folder / hub.CARD).read_text()
+    validation = hub.load_config(folder)["provenance"]["metrics"]["validation_mae"]
+    assert f"{validation:.2f} years" in readme
 
 
 def test_readme_names_commands_that_exist(repo_root: Path) -> None:
