@@ -34,6 +34,7 @@ from boneage.volumes import (
     members_of,
     orient,
 )
+from boneage.zips import open_zip
 
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _HEADER = [
@@ -193,11 +194,8 @@ def _files(source: Path | BinaryIO) -> Iterator[Callable[[], bytes]]:
         for path in files_of(source):
             yield lambda path=path: _read_file(path)
         return
-    archive = zipfile.ZipFile(source)  # known to be readable: its kind was told by its members
-    members = members_of(archive)
-    if len(members) > MAX_ENTRIES:
-        raise InputError(f"The zip holds more than {MAX_ENTRIES} files.")
-    for info in members:
+    archive = open_zip(source, MAX_ENTRIES)  # readable: its kind was told by its members
+    for info in members_of(archive):
         yield lambda info=info: _read_member(archive, info)
 
 

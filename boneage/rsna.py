@@ -18,6 +18,7 @@ from boneage import images
 from boneage.errors import InputError
 from boneage.sex import parse_sex
 from boneage.tables import read_csv
+from boneage.zips import open_zip
 
 MAX_ENTRIES = 200_000
 """The most files an archive may hold; one zip of NIH ChestX-ray14 holds 112,120 images."""
@@ -179,12 +180,9 @@ def members(source: Path) -> Iterator[Member]:
 
 def _open(file: Path | io.IOBase, name: str) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(file)
+        return open_zip(file, MAX_ENTRIES, name)
     except (zipfile.BadZipFile, OSError):
         raise InputError(f"{name} is not a readable zip file.") from None
-    if len(archive.infolist()) > MAX_ENTRIES:
-        raise InputError(f"{name} holds more than {MAX_ENTRIES} files.")
-    return archive
 
 
 def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[Member]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from boneage.errors import InputError
 from boneage.images import Radiograph
+from boneage.zips import open_zip
 
 MAX_BYTES = 4 * 2**30
 """The most bytes that a volume may unpack to."""
@@ -95,9 +96,9 @@ class Labels:
 def is_volume(source: str | Path | bytes) -> bool:
     """Whether the content is a CT volume's: NIfTI, or a zip or folder that holds a DICOM file.
 
-    Cheap: reads beginnings alone. A zip that is encrypted counts, as does a NIfTI header whose
-    voxels lie in another file, for :func:`read` says best what is wrong with either. A single
-    DICOM file is an image (:mod:`boneage.images`), not a volume.
+    Cheap: reads beginnings alone. What is encrypted or holds too many files counts, as does a NIfTI
+    header whose voxels lie in another file, for :func:`read` says best what is wrong with it. A
+    single DICOM file is an image (:mod:`boneage.images`), not a volume.
     """
     try:
         if isinstance(source, bytes):
@@ -109,6 +110,8 @@ def is_volume(source: str | Path | bytes) -> bool:
             return False
         with path.open("rb") as file:
             return _kind(file) is not None
+    except InputError:
+        return True
     except Exception:  # damaged archives raise many undocumented types
         return False
 
@@ -304,6 +307,8 @@ def _open(source: str | Path | bytes) -> Iterator[tuple[BinaryIO | Path, str, st
         file.seek(0)
         try:
             kind = _kind(file)
+        except InputError:
+            raise
         except Exception:  # damaged archives raise many undocumented types
             raise InputError("The file is damaged or incomplete and cannot be unpacked.") from None
         if kind is None:
@@ -357,8 +362,8 @@ def _start(path: Path) -> bytes:
 
 
 def _holds_dicom(file: BinaryIO) -> bool:
-    with zipfile.ZipFile(file) as archive:
-        for info in members_of(archive)[:MAX_ENTRIES]:
+    with open_zip(file, MAX_ENTRIES) as archive:
+        for info in members_of(archive):
             if info.flag_bits & 1:  # encrypted
                 return True
             with suppress(Exception), archive.open(info) as member:  # another may be sound

@@ -104,6 +104,18 @@ class TestPrepareRsna:
         assert main(["prepare", "rsna", str(tmp_path / "all.zip"), "--out", str(out)]) == 0
         assert len(datasets.load(out).cases) == 4
 
+    def test_archives_of_too_many_files_are_refused_unparsed(
+        self,
+        download: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("boneage.rsna.MAX_ENTRIES", 0)
+        monkeypatch.setattr("zipfile.ZipFile._RealGetContents", lambda _: pytest.fail("parsed"))
+        assert main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]) == 2
+        assert ".zip holds more than 0 files" in capsys.readouterr().err
+
     @pytest.mark.parametrize("damage", ["checksum", "encrypted", "bomb"])
     def test_damaged_archives_are_refused(
         self,

@@ -112,6 +112,18 @@ class TestRead:
         with pytest.raises(InputError, match="larger than"):
             volumes.read(torso)
 
+    def test_zips_of_too_many_files_are_refused_unparsed(
+        self, series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "scan.zip"
+        path.write_bytes(zipped(*series.glob("*.dcm")))
+        monkeypatch.setattr("boneage.volumes.MAX_ENTRIES", 5)
+        monkeypatch.setattr("zipfile.ZipFile._RealGetContents", lambda _: pytest.fail("parsed"))
+        for source in (path, path.read_bytes()):
+            assert volumes.is_volume(source)
+            with pytest.raises(InputError, match="The zip holds more than 5 files"):
+                volumes.read(source)
+
     def test_identity_is_not_shown(self) -> None:
         volume = volumes.Volume(np.zeros((2, 2, 2), np.int16), (1, 1, 1), "id", "", patient="Doe")
         assert "Doe" not in repr(volume)
