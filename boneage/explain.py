@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # has its own name and line style.
 BOX_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
 DASHES = (None, (9, 5), (3, 4))
+Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the picture
 
 
 def grad_cam(layer: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
@@ -144,14 +145,20 @@ def draw_boxes(
     across, down = image.width / source_size[0], image.height / source_size[1]
     line = max(2, round(max(image.size) / 250))
     font = ImageFont.load_default(size=max(12, max(image.size) / 36))
-    # The best box last, so that it lies on top.
-    for rank, box in reversed(list(enumerate(assessment.boxes))):
-        colour = BOX_COLOURS[rank % len(BOX_COLOURS)]
-        x0, y0 = box.x0 * across, box.y0 * down
+    boxes = [
         # At least a pixel each way, on however elongated a film.
-        corners = (x0, y0, max(x0, box.x1 * across - 1), max(y0, box.y1 * down - 1))
-        _rectangle(draw, corners, colour, line, DASHES[rank % len(DASHES)])
-        _label(draw, corners, f"R{rank + 1}  {_age(box.age, assessment.unit)}", colour, font, image)
+        (x0, y0, max(x0, box.x1 * across - 1), max(y0, box.y1 * down - 1))
+        for box in assessment.boxes
+        for x0, y0 in [(box.x0 * across, box.y0 * down)]
+    ]
+    colours = [BOX_COLOURS[rank % len(BOX_COLOURS)] for rank in range(len(boxes))]
+    # The best box last, so that it lies on top.
+    for rank, corners in reversed(list(enumerate(boxes))):
+        _rectangle(draw, corners, colours[rank], line, DASHES[rank % len(DASHES)])
+    taken: list[Corners] = []
+    for rank, corners in enumerate(boxes):
+        text = f"R{rank + 1}  {_age(assessment.boxes[rank].age, assessment.unit)}"
+        taken.append(_label(draw, corners, text, colours[rank], font, image.size, taken))
     return image
 
 
@@ -164,7 +171,7 @@ def _age(age: float, unit: str) -> str:
 
 def _rectangle(
     draw: ImageDraw.ImageDraw,
-    corners: tuple[float, float, float, float],
+    corners: Corners,
     colour: str,
     width: int,
     dash: tuple[int, int] | None,
@@ -189,16 +196,31 @@ def _rectangle(
 
 def _label(
     draw: ImageDraw.ImageDraw,
-    corners: tuple[float, float, float, float],
+    corners: Corners,
     text: str,
     colour: str,
     font: ImageFont.FreeTypeFont,
-    image: Image.Image,
-) -> None:
+    size: tuple[int, int],
+    taken: Sequence[Corners],
+) -> Corners:
+    """Write a box's label where no other is, if there is such a place; returns where."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 8, bottom - top + 8
-    # Above the box where there is room, inside it otherwise; never outside the image.
-    x = min(max(corners[0], 0), image.width - width)
-    y = corners[1] - height if corners[1] >= height else corners[1]
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    x0, y0, x1, y1 = corners
+    # Above the box where there is room, else inside it or below; never outside the image.
+    above = y0 - height if y0 >= height else y0
+    places = [
+        (min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height))
+        for y in (above, y0, y1 - height, y1)
+        for x in (x0, x1 - width)
+    ]
+    free = (
+        (x, y)
+        for x, y in places
+        if not any(x < b[2] and x + width > b[0] and y < b[3] and y + height > b[1] for b in taken)
+    )
+    x, y = next(free, places[0])
+    where = (x, y, x + width, y + height)
+    draw.rectangle(where, fill=colour)
     draw.text((x + 4 - left, y + 4 - top), text, fill="black", font=font)
+    return where

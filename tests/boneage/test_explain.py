@@ -3,11 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import nn
 
 from boneage.errors import InputError
-from boneage.explain import display_image, draw_boxes, grad_cam, layer_of, overlay_heat_map
+from boneage.explain import (
+    BOX_COLOURS,
+    display_image,
+    draw_boxes,
+    grad_cam,
+    layer_of,
+    overlay_heat_map,
+)
 from boneage.models.arcnn import ARCNN
 from boneage.models.backbones import pool
 from boneage.models.finetuned import FineTuned
@@ -178,6 +185,19 @@ class TestPictures:
         corner = Box(280, 0, 300, 20, score=1.0, age=100.0)
         drawn = np.asarray(draw_boxes(image, assessment(corner), (300, 300))).sum(axis=2)
         assert drawn[10, 240] > 0
+
+    def test_labels_do_not_cover_each_other(self) -> None:
+        """Three regions that begin at one corner: every label is there in its colour."""
+        image = Image.new("RGB", (600, 600))
+        boxes = [Box(200, 200, 400 + 9 * i, 400, score=1.0, age=100.0) for i in range(3)]
+        drawn = np.asarray(draw_boxes(image, assessment(*boxes), (600, 600)))
+        areas = [
+            (drawn == ImageColor.getrgb(colour)).all(axis=2).sum() for colour in BOX_COLOURS[:3]
+        ]
+        alone = np.asarray(draw_boxes(image, assessment(boxes[0]), (600, 600)))
+        whole = (alone == ImageColor.getrgb(BOX_COLOURS[0])).all(axis=2)[:199].sum()
+        assert whole > 500
+        assert min(areas) > whole
 
     def test_an_elongated_film(self) -> None:
         thin = Image.new("RGB", (2, 1000))
