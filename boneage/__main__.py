@@ -288,23 +288,15 @@ def list_files(paths: Sequence[Path], volumes: bool = False) -> Iterator[Path]:
 
     Args:
         paths: files and folders.
-        volumes: a folder of CT slices is one volume, and stands for itself.
+        volumes: a folder among whose own files are CT slices is a volume, and stands for them; each
+            folder below is judged by itself.
 
     Raises:
         InputError: for a path that does not exist or a folder without files.
     """
-    from boneage.volumes import is_volume
-
     for path in paths:
-        if volumes and path.is_dir() and is_volume(path):
-            yield path
-        elif path.is_dir():
-            inside = sorted(
-                p
-                for p in path.rglob("*")
-                if p.is_file()
-                and not any(part.startswith(".") for part in p.relative_to(path).parts)
-            )
+        if path.is_dir():
+            inside = list(_inside(path, volumes))
             if not inside:
                 raise InputError(f"The folder {path.name} holds no files.")
             yield from inside
@@ -312,6 +304,23 @@ def list_files(paths: Sequence[Path], volumes: bool = False) -> Iterator[Path]:
             yield path
         else:
             raise InputError(f"There is no file or folder {path.name}.")
+
+
+def _inside(folder: Path, volumes: bool) -> Iterator[Path]:
+    is_one = False
+    if volumes:
+        from boneage.ct_series import holds_slices
+
+        is_one = holds_slices(folder)
+    if is_one:
+        yield folder
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():  # a link may lead back up
+            yield from _inside(path, volumes)
+        elif path.is_file() and not is_one:
+            yield path
 
 
 def write_csv(results: Sequence[dict[str, Any]], file: Any) -> None:

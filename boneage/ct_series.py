@@ -7,6 +7,7 @@ sex are read, and an identity that is only ever compared (see :mod:`boneage.dico
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -186,6 +187,18 @@ class Series:
 
 
 # --- Files ---
+
+
+def holds_slices(folder: Path) -> bool:
+    """Whether a folder's own files, not those in folders below, include DICOM of modality CT."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        with suppress(Exception), images.quiet():  # damaged ones raise many undocumented types
+            header, _ = dicom.parse(_read_file(path), _HEADER)
+            if dicom.text(header, "Modality") == "CT":
+                return True
+    return False
 
 
 def _files(source: Path | BinaryIO) -> Iterator[Callable[[], bytes]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydicom import dcmread
 
 import boneage
 from boneage import bundled, explain, hub, images
-from boneage.__main__ import HEAT_MAP_OPACITY, main
+from boneage.__main__ import HEAT_MAP_OPACITY, list_files, main
 from boneage.predictor import Predictor
 
 
@@ -202,6 +203,35 @@ class TestCard:
     ) -> None:
         assert main(["card", str(untrained), "--results", str(tmp_path)]) == 2
         assert "no readable metrics.json" in capsys.readouterr().err
+
+
+class TestListFiles:
+    @pytest.fixture
+    def study(self, tmp_path: Path, repo_root: Path, rsna_test_dir: Path) -> Path:
+        """Two series in folders of their own, and beside them two DX files and a picture."""
+        study = tmp_path / "study"
+        for patient in ("one", "two"):
+            shutil.copytree(repo_root / "tests" / "data" / "ct-series", study / patient)
+            radiograph = dcmread(next((study / patient).glob("*.dcm")))
+            radiograph.Modality = "DX"
+            radiograph.save_as(study / f"{patient}.dcm")
+        shutil.copy(rsna_test_dir / "images" / "4400.webp", study)
+        return study
+
+    def test_a_folder_with_slices_of_its_own_is_a_volume(self, study: Path) -> None:
+        found = [path.relative_to(study).as_posix() for path in list_files([study], volumes=True)]
+        assert found == ["4400.webp", "one", "one.dcm", "two", "two.dcm"]
+        assert list(list_files([study / "one"], volumes=True)) == [study / "one"]
+
+    def test_folders_below_a_volume_are_judged_too(self, study: Path) -> None:
+        (study / "two").rename(study / "one" / "two")
+        shutil.copy(study / "4400.webp", study / "one" / "two" / "4400.webp")
+        found = [path.name for path in list_files([study / "one"], volumes=True)]
+        assert found == ["one", "two"]
+
+    def test_without_volumes_every_file_counts(self, study: Path) -> None:
+        assert len(list(list_files([study]))) == 15
+        assert all(path.is_file() for path in list_files([study]))
 
 
 class TestStart:
