@@ -110,7 +110,7 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
         "## Training\n",
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in provenance.items()
           if key not in ("metrics", "initialisation")),
-        f"- initialisation: {_origin(provenance.get('initialisation'))}",
+        f"- initialisation: {origin(provenance.get('initialisation'))}",
         f"- resolution of the training images: {config['preprocess']['resolution']} px; network "
         f"input {config['preprocess']['size']} px",
         f"- architecture: {config['architecture']}\n",
@@ -129,7 +129,7 @@ def _is_of(record: Mapping[str, Any], label: str) -> bool:
     return record["measured"] is not None and label in str(record["weights"]).split(" + ")
 
 
-def _origin(initialisation: Any) -> str:
+def origin(initialisation: Any) -> str:
     """One line on where the initial weights came from, followed back to the first."""
     if not isinstance(initialisation, Mapping):
         return str(initialisation or "that of its members")
@@ -141,7 +141,7 @@ def _origin(initialisation: Any) -> str:
     mae = before["metrics"]["validation_mae"]
     return (
         f"recipe {before['recipe']} (validation MAE {mae}), itself from "
-        f"{_origin(before['initialisation'])}"
+        f"{origin(before['initialisation'])}"
     )
 
 

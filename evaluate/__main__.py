@@ -22,6 +22,7 @@ what is written to OUT:
   assessments.csv  prediction intervals and reasons of refusals
   boxes.csv        attention boxes, in pixels of the source image
   heat-maps.npz    Grad-CAMs of some adults
+  weights.json     what the weights are: network, data, start, epochs
   tables.md        the papers' tables, published beside measured, and further statistics
   metrics.json     the same numbers as records
   figures/         figure-2a.png, figure-2b.png, figure-3.png for hands; figure-4.png,
@@ -113,7 +114,7 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     if report:
         files = "tables.md, metrics.json, figures/"
         if not args.from_cases:
-            files += ", cases.csv, assessments.csv, boxes.csv, run.json"
+            files += ", cases.csv, assessments.csv, boxes.csv, weights.json, run.json"
         print(f"{report.text()}\n\nWritten to {args.out}: {files}")
     return 0
 

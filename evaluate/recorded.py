@@ -9,9 +9,10 @@ same reference ages.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError
 from evaluate.cases import CASES, RECORDED, CaseRow, read_cases
@@ -33,10 +34,12 @@ class RecordedRow:
     Attributes:
         name: of the folder.
         cases: their weights marked as recorded.
+        provenance: of the weights.
     """
 
     name: str
     cases: tuple[CaseRow, ...]
+    provenance: Mapping[str, Any]
 
     def fitting(self, dataset: str, cases: tuple[Case, ...]) -> tuple[CaseRow, ...]:
         """Its cases on a data set.
@@ -95,4 +98,5 @@ def _load(folder: Path) -> RecordedRow:
             for row in read_cases(folder / CASES)
             if row.table in known
         ),
+        provenance,
     )

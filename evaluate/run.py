@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from boneage.errors import InputError
-from evaluate import heat_maps
+from evaluate import described, heat_maps
 from evaluate.cases import (
     ASSESSMENTS,
     BOXES,
@@ -157,6 +157,9 @@ def evaluate(
     if processes.rank != 0:
         return None
     heat_maps.write(out, maps)
+    provenances = {label(p): p.config["provenance"] for p in predictors}
+    provenances |= {row.weights: r.provenance for r in recorded for row in r.cases}
+    described.write(out, [described.describe(*item) for item in provenances.items()])
     result = render(out / CASES, out, datasets)
     _write_json(
         out / RUN,
@@ -178,8 +181,8 @@ def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Rep
     """Make ``tables.md``, ``metrics.json`` and the figures from a ``cases.csv``.
 
     Prediction intervals and the reasons of refusals come from ``assessments.csv``, attention boxes
-    from ``boxes.csv``, heat maps from ``heat-maps.npz``, all beside it; without these files the
-    tables and figures lack that part.
+    from ``boxes.csv``, heat maps from ``heat-maps.npz``, what the weights are from
+    ``weights.json``, all beside it; without these files the tables and figures lack that part.
 
     Args:
         cases_file: the ``cases.csv``.
@@ -192,7 +195,8 @@ def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Rep
     details = read_assessments(cases_file.with_name(ASSESSMENTS))
     boxes = read_boxes(cases_file.with_name(BOXES))
     found = groups(cases, details)
-    result = report(cases, found, details)
+    weights = described.read(cases_file.with_name(described.WEIGHTS))
+    result = report(cases, found, details, weights)
     out.mkdir(parents=True, exist_ok=True)
     (out / TABLES).write_text(result.markdown(), encoding="utf-8")
     _write_json(out / METRICS, list(result.records))

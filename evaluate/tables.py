@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluate.cases import RECORDED, AssessmentRow, CaseRow
+from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
+from evaluate.described import Description
 from evaluate.published import BEST_OF_SEVERAL, OTHER_IMAGES, TASKS, Table, tables
 from evaluate.records import (
     COLUMNS,
@@ -79,7 +80,10 @@ class Report:
 
 
 def report(
-    cases: Sequence[CaseRow], groups: Sequence[Group], details: Sequence[AssessmentRow]
+    cases: Sequence[CaseRow],
+    groups: Sequence[Group],
+    details: Sequence[AssessmentRow],
+    weights: Sequence[Description] = (),
 ) -> Report:
     """Measure everything that the cases allow.
 
@@ -87,6 +91,7 @@ def report(
         cases: the lines of ``cases.csv``.
         groups: of :func:`evaluate.records.groups`.
         details: the lines of ``assessments.csv``; only the reasons of refusals are taken.
+        weights: the entries of ``weights.json``.
     """
     records: list[Record] = []
     grids: list[Grid] = []
@@ -126,7 +131,21 @@ def report(
             title = f"S4. Weights outside the papers' tables, MAE in {unit}, on {dataset}"
             grids.append(_comparison(title, found, {}))
             records += found
+    used = {name for row in cases for name in row.weights.split(UNION)}
+    if shown := [entry for entry in weights if entry["weights"] in used]:
+        rows = tuple(tuple(entry[name] for name in _WEIGHTS) for entry in shown)
+        grids.append(Grid("Weights", tuple(_WEIGHTS.values()), rows))
     return Report(tuple(records), tuple(groups), tuple(grids))
+
+
+_WEIGHTS = {
+    "weights": "Weights",
+    "network": "Network",
+    "data": "Trained on",
+    "start": "Started from",
+    "epochs": "Epochs",
+    "validation": "Validation MAE",
+}
 
 
 _S1 = (

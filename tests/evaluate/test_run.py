@@ -10,7 +10,7 @@ import pytest
 
 from boneage import datasets
 from boneage.errors import InputError
-from evaluate import recorded
+from evaluate import described, recorded
 from evaluate.cases import read_cases
 from evaluate.processes import Processes
 from evaluate.run import Dataset, evaluate, render
@@ -28,7 +28,7 @@ def test_a_run_writes_everything(hands: Dataset, stub: Stub, tmp_path: Path) -> 
     report = evaluate([hands], [predictor], tmp_path, batch_size=5, command=["python", "x y"])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "assessments.csv", "boxes.csv", "cases.csv", "figures", "metrics.json", "run.json",
-        "tables.md",
+        "tables.md", "weights.json",
     ]  # fmt: skip
     found = metrics_of(tmp_path)
     for (table, row, column), expected in {
@@ -266,3 +266,23 @@ def test_incomplete_recordings_are_refused(recorded_larson: Path) -> None:
 
 def test_the_shipped_recordings_are_complete() -> None:
     recorded.load()
+
+
+def test_tables_say_what_the_weights_are(
+    hands: Dataset, stub: Callable[..., Any], tmp_path: Path
+) -> None:
+    predictor = stub()
+    predictor.config["provenance"] = {
+        "summary": "a network of stubs", "data": "hands", "training_images": 1234,
+        "initialisation": "random", "metrics": {"epoch": 3, "validation_mae": 7.125},
+    }  # fmt: skip
+    evaluate([hands], [predictor], tmp_path)
+    text = (tmp_path / "tables.md").read_text()
+    label = "stub@0123456789ab"
+    line = f"| {label} | a network of stubs | hands, 1,234 images | random | 3 | 7.12 |"
+    assert line in text
+    # From the files alone, too; and only weights that were used.
+    again = render(tmp_path / "cases.csv", tmp_path / "again")
+    assert line in again.markdown()
+    described.write(tmp_path, [described.describe("other@1", {})])
+    assert "## Weights" not in render(tmp_path / "cases.csv", tmp_path / "again").markdown()
