@@ -6,7 +6,8 @@ import csv
 import hashlib
 import re
 import secrets
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -143,13 +144,15 @@ def prepare_ct(
     """Make a labelled folder of frontal projections from a folder of CT volumes.
 
     Age and sex come from the table, else from DICOM tags. A volume without a known age is left out,
-    as is one that cannot be read. Projections that are already in ``out`` are kept, so an
-    interrupted run goes on.
+    as is one that cannot be read. Projections of the same files that are already in ``out`` are
+    kept, so an interrupted run goes on.
 
-    A patient's key is a hash under a salt that is drawn anew in every run and stored nowhere: the
-    keys tell which volumes are of one patient, and nobody, with the volumes at hand or without, can
-    tell of whom by trying identities. A run that goes on reads the headers again. As another run
-    has other keys, and splits by patient follow the keys, a finished folder is not touched.
+    The names of files and folders are kept, as ids and as names of the images; one that tells of
+    the patient has to be changed before. A patient's key is a hash under a salt that is drawn anew
+    in every run and stored nowhere: the keys tell which volumes are of one patient, and nobody,
+    with the volumes at hand or without, can tell of whom by trying identities. A run that goes on
+    reads the headers again. As another run has other keys, and splits by patient follow the keys, a
+    finished folder is not touched.
 
     Args:
         source: folder whose entries are volumes: NIfTI files, zips and folders of DICOM files.
@@ -163,8 +166,8 @@ def prepare_ct(
         Sentences about what was done, a line each; volumes that were left out are named.
 
     Raises:
-        InputError: no such folder, a table that is not valid, a finished folder, or no volume that
-            could be used.
+        InputError: no such folder, a table that is not valid, a finished folder, entries that
+            would have the same id, or no volume that could be used.
     """
     from tqdm import tqdm
 
@@ -176,26 +179,30 @@ def prepare_ct(
             "file to make it anew, with new keys of the patients and so another random split."
         )
     table = _read_ct_labels(labels) if labels else {}
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    salt = secrets.token_bytes(32)
-    rows: dict[str, tuple[str, ...]] = {}
     entries = [
         path
         for path in sorted(source.iterdir())
         if not path.name.startswith(".") and not (labels and path.resolve() == labels.resolve())
     ]
+    _check_ids(entries)
+    yield (
+        "Names of files and folders are kept as ids and names of the images: a name that tells of "
+        "the patient has to be changed before."
+    )
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    salt = secrets.token_bytes(32)
+    rows: dict[str, tuple[str, ...]] = {}
     for entry in tqdm(entries, "projecting", disable=not progress):
-        id = _safe_id(volumes.name_of(entry))
+        name = _name(volumes.name_of(entry))
+        id = _safe_id(name)
         try:
-            if id in rows:
-                raise InputError("Another volume has the same name.")
-            given = table.get(id, volumes.Labels())
-            known, notes = _project(entry, out / "images" / f"{id}.png", projection)
+            given, known = table.get(name, volumes.Labels()), volumes.read_labels(entry)
             age = known.age_years if given.age_years is None else given.age_years
             if age is None:
                 raise InputError(
                     "Its age is not known: neither the table nor a DICOM tag tells it."
                 )
+            notes = _project(entry, out / "images" / f"{id}.png", projection)
         except (InputError, OSError) as error:
             reason = str(error) if isinstance(error, InputError) else "It cannot be read."
             yield f"{entry.name}: left out. {reason}"
@@ -205,12 +212,17 @@ def prepare_ct(
         patient = given.patient or known.patient
         key = hashlib.blake2b(patient.encode(), key=salt, digest_size=8) if patient else None
         sex = given.sex or known.sex or ""
-        rows[id] = (id, f"{age:.4g}", sex, key.hexdigest() if key else "")
+        rows[name] = (id, f"{age:.4g}", sex, key.hexdigest() if key else "")
     if not rows:
         raise InputError(f"{source.name} holds no volume that could be used.")
     if missing := set(table) - set(rows):
         yield f"{len(missing)} rows of {labels.name} without a volume were skipped."
     _write_labels(out, ("id", "age", "sex", "patient"), rows.values())
+    keys = [key for *_, key in rows.values()]
+    yield (
+        f"Patients: {len(set(keys) - {''})}. Volumes without a patient: {keys.count('')}; those of "
+        "one person may fall into different splits."
+    )
     yield f"{out.name}: {len(rows)} projections."
 
 
@@ -290,6 +302,23 @@ def _safe_id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "volume"
 
 
+def _name(text: str) -> str:
+    """A name as it is compared: file systems differ in how they compose letters."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _check_ids(entries: Sequence[Path]) -> None:
+    """Refuse entries of one id, among them those that some file systems take for one name."""
+    same = defaultdict(list)
+    for entry in entries:
+        same[_safe_id(_name(volumes.name_of(entry))).lower()].append(entry.name)
+    if twice := [" and ".join(names) for names in same.values() if len(names) > 1]:
+        raise InputError(
+            f"These volumes would have the same id: {'; '.join(twice)}. Expected are names that "
+            "differ in letters from A to Z, digits, points and hyphens."
+        )
+
+
 def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
     try:
         content = path.read_bytes()
@@ -298,10 +327,10 @@ def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
     header, rows = read_csv(content, path.name)
     if missing := {"id", "age", "sex"} - set(header):
         raise InputError(f"{path.name} lacks the columns {', '.join(sorted(missing))}.")
-    ids = Counter(_safe_id(row["id"]) for _, row in rows)
+    ids = Counter(_safe_id(_name(row["id"])) for _, row in rows)
     found = {}
     for line, row in rows:
-        id, sex = _safe_id(row["id"]), parse_sex(row["sex"])
+        id, sex = _safe_id(_name(row["id"])), parse_sex(row["sex"])
         try:
             age = float(row["age"]) if row["age"] else None
             is_age = age is None or 0 <= age <= OLDEST
@@ -312,28 +341,38 @@ def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
                 f"{path.name}, row {line}, is not valid. Expected are an id that comes once, an "
                 f"age in years from 0 to {OLDEST:g}, and the sex as F or M."
             )
-        found[id] = volumes.Labels(sex, age, row.get("patient") or None)
+        found[_name(row["id"])] = volumes.Labels(sex, age, row.get("patient") or None)
     return found
 
 
-def _project(
-    source: Path, target: Path, projection: str
-) -> tuple[volumes.Labels | volumes.Volume, tuple[str, ...]]:
-    """Project a volume unless that is done; what it says of its patient, and notes on it."""
-    if _is_projection(target, projection):
-        return volumes.read_labels(source), ()
+def _project(source: Path, target: Path, projection: str) -> tuple[str, ...]:
+    """Project a volume unless that is done; notes on it."""
+    texts = {"projection": projection, "source": _fingerprint(source)}
+    if _holds(target, texts):
+        return ()
     volume = volumes.read(source, id=target.stem)
     radiograph = volumes.project(volume, *PROJECTIONS[projection])
-    _save(radiograph.pixels, target, projection=projection)
+    _save(radiograph.pixels, target, **texts)
     notes = radiograph.warnings
     if radiograph.unassessable:
         notes += (f"kept, though: {radiograph.unassessable}",)
-    return volume, notes
+    return notes
 
 
-def _is_projection(target: Path, projection: str) -> bool:
+def _fingerprint(source: Path) -> str:
+    """Differs for other files, and for files that were changed."""
+    files = volumes.files_of(source) if source.is_dir() else [source]
+    digest = hashlib.sha256()
+    for path in files:
+        name, state = path.relative_to(source.parent), path.stat()
+        digest.update(f"{name.as_posix()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _holds(target: Path, texts: dict[str, str]) -> bool:
+    """Whether a PNG file is there and holds these texts."""
     try:
         with Image.open(target, formats=("PNG",)) as image:
-            return image.info.get("projection") == projection
+            return texts.items() <= image.info.items()
     except (FileNotFoundError, UnidentifiedImageError):
         return False

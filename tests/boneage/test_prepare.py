@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import shutil
 import tarfile
@@ -361,8 +362,10 @@ def scans(tmp_path: Path, repo_root: Path) -> Path:
     (root / "notes.txt").write_text("no volume")
     (root / "broken.nii.gz").write_bytes((root / "case 1.nii.gz").read_bytes()[:9000])
     (root / "labels.csv").write_text(
-        "id,age,sex,patient\ncase 1,45.5,Male,P1\ncase 2,8,F,4711\ngone,9,F,\n"
+        "id,age,sex,patient\ncase 1,45.5,Male,P1\ncase 2,8,F,4711\ngone,9,F,\nbroken,9,F,\n"
     )
+    for path in root.rglob("*"):
+        os.utime(path, (1e9, 1e9))
     return root
 
 
@@ -380,8 +383,10 @@ class TestPrepareCt:
         assert "notes.txt: left out. This is no CT volume." in said
         assert "broken.nii.gz: left out. The NIfTI file is damaged or incomplete." in said
         assert "case_1: kept, though: The volume shows no thorax" in said
-        assert "1 rows of labels.csv without a volume were skipped." in said
+        assert "2 rows of labels.csv without a volume were skipped." in said
         assert "labels.csv: left out" not in said
+        assert "Names of files and folders are kept as ids" in said
+        assert "Patients: 2. Volumes without a patient: 0;" in said
         with (out / "labels.csv").open() as file:
             rows = list(csv.DictReader(file))
         keys = [row.pop("patient") for row in rows]
@@ -445,14 +450,59 @@ class TestPrepareCt:
         assert "is finished" in capsys.readouterr().err
         assert (tmp_path / "out" / "labels.csv").read_bytes() == before
 
-    def test_unknown_ages_and_names_that_come_twice_are_left_out(
+    def test_ids_that_come_twice_are_refused(
         self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
-        shutil.copy(scans / "case3.zip", scans / "case3.nii")
+        for name in ("case3.nii", "Möller.nii", "Müller.zip", "CASE_2.zip"):
+            shutil.copy(scans / "case3.zip", scans / name)
+        assert self.command(scans, tmp_path / "out") == 2
+        said = capsys.readouterr().err
+        for names in (
+            "CASE_2.zip and case 2",
+            "case3.nii and case3.zip",
+            "Möller.nii and Müller.zip",
+        ):
+            assert names in said
+        assert not (tmp_path / "out").exists()
+
+    def test_a_table_labels_only_the_very_name(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (scans / "case 1.nii.gz").rename(scans / "Möller.nii.gz")
+        (scans / "labels.csv").write_text("id,age,sex\nMüller,45,F\n", encoding="utf-8")
+        assert self.command(scans, tmp_path / "out") == 0
+        assert "Möller.nii.gz: left out. Its age is not known" in capsys.readouterr().out
+        assert [c.id for c in datasets.load(tmp_path / "out").cases] == ["case3"]
+
+    def test_another_source_is_not_taken_for_the_one_projected(
+        self, scans: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        assert self.command(scans, out) == 0
+        (out / "labels.csv").unlink()
+        before = (out / "images" / "case_1.png").read_bytes()
+        (scans / "case 1.nii.gz").unlink()
+        shutil.copy(scans / "case3.zip", scans / "case 1.zip")
+        assert self.command(scans, out) == 0
+        expected = volumes.project(volumes.read(scans / "case3.zip"))
+        made = images.read(out / "images" / "case_1.png")
+        np.testing.assert_array_equal(made.pixels, expected.pixels)
+        assert (out / "images" / "case_1.png").read_bytes() != before
+
+    def test_volumes_without_a_patient_are_counted(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (scans / "labels.csv").write_text("id,age,sex\ncase 1,45,F\n")
+        assert self.command(scans, tmp_path / "out") == 0
+        assert "Patients: 1. Volumes without a patient: 1;" in capsys.readouterr().out
+
+    def test_unknown_ages_are_left_out_without_a_picture(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
         assert main(["prepare", "ct", str(scans), "--out", str(tmp_path / "out")]) == 0
         said = capsys.readouterr().out
         assert "case 1.nii.gz: left out. Its age is not known" in said
-        assert "case3.zip: left out. Another volume has the same name." in said
+        assert [path.name for path in (tmp_path / "out" / "images").iterdir()] == ["case3.png"]
         assert [c.id for c in datasets.load(tmp_path / "out").cases] == ["case3"]
 
     @pytest.mark.parametrize(
