@@ -134,9 +134,10 @@ def parser() -> argparse.ArgumentParser:
         help="CT volumes, projected from front to back",
         description="Make a labelled folder of frontal projections from a folder of CT volumes: "
         "NIfTI files, zips and folders of DICOM files. Age and sex come from the table, else from "
-        "DICOM tags; volumes without an age are named and left out. Of the patient (the table's, else PatientID) "
-        "a salted hash is kept, whose salt is not. Names of files and folders are kept as ids and "
-        "names of the images: a name that tells of the patient has to be changed before.",
+        "DICOM tags; volumes without an age are named and left out. Of the patient (the "
+        "table's, else the PatientID) a salted hash is kept, whose salt is not. Names of files "
+        "and folders are kept as ids and names of the images: a name that tells of the patient has "
+        "to be changed before.",
     )
     ct.add_argument("source", type=Path, metavar="VOLUMES", help="folder of the volumes")
     ct.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")

@@ -450,6 +450,12 @@ class TestPrepareCt:
         assert "is finished" in capsys.readouterr().err
         assert (tmp_path / "out" / "labels.csv").read_bytes() == before
 
+    def test_help_says_that_names_are_kept(self, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(SystemExit):
+            main(["prepare", "ct", "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert "Names of files and folders are kept as ids" in said
+
     def test_ids_that_come_twice_are_refused(
         self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
