@@ -59,26 +59,7 @@ _HEADER = [
         "RescaleType",
     )
 ]
-_PIXELS = [
-    tag_for_keyword(keyword)
-    for keyword in (
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "PlanarConfiguration",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "PixelPaddingValue",
-        "PixelPaddingRangeLimit",
-        "RescaleIntercept",
-        "RescaleSlope",
-        "PixelData",
-    )
-]
+_PIXELS = [tag_for_keyword(keyword) for keyword in dicom.PIXEL_KEYWORDS]
 _ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """Enhanced and legacy-converted enhanced CT: a whole series in one file."""
 _NO_SLICE = {

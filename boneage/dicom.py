@@ -51,6 +51,25 @@ units. OT and SC: digitised films and secondary captures."""
 MAX_INFLATED = 2 * MAX_PIXELS
 """The most bytes that a deflated data set may unpack to: the largest 16-bit grey image."""
 
+PIXEL_KEYWORDS = (
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "PixelData",
+)
+"""What decoding the pixels and rescaling them takes."""
+
 _ALLOWED = [
     tag_for_keyword(keyword)
     for keyword in (
@@ -60,26 +79,12 @@ _ALLOWED = [
         "PatientBirthDate",
         "AcquisitionDate",
         "StudyDate",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "PlanarConfiguration",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "PixelPaddingValue",
-        "PixelPaddingRangeLimit",
+        *PIXEL_KEYWORDS,
         "ModalityLUTSequence",
-        "RescaleIntercept",
-        "RescaleSlope",
         "VOILUTSequence",
         "VOILUTFunction",
         "WindowCenter",
         "WindowWidth",
-        "PixelData",
     )
 ]
 

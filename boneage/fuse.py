@@ -46,7 +46,7 @@ def fuse(folders: Sequence[Path], out: Path) -> Path:
             )
     arguments = {
         "members": [config["architecture"] for config in configs],
-        "views": [(c["preprocess"]["size"], c["preprocess"]["margin"]) for c in configs],
+        "views": [(c["preprocess"]["size"], _margin(c)) for c in configs],
     }
     model = LateFusion(**arguments)
     for member, (network, _) in zip(model.members, loaded, strict=True):
@@ -78,10 +78,15 @@ def _preprocess(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     each = [config["preprocess"] for config in configs]
     return {
         **each[0],
-        "size": max(p["size"] + 2 * p["margin"] for p in each),
+        "size": max(c["preprocess"]["size"] + 2 * _margin(c) for c in configs),
         "margin": 0,
         "resolution": max(p["resolution"] for p in each),
     }
+
+
+def _margin(config: Mapping[str, Any]) -> int:
+    """A member's margin, px; weights that cut nothing off may leave it out."""
+    return config["preprocess"].get("margin", 0)
 
 
 def _fills(configs: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -97,6 +97,15 @@ def test_refuses_what_does_not_belong_together(
         fuse([members[0], other], tmp_path / "fused")
 
 
+def test_members_without_a_margin(tmp_path: Path) -> None:
+    """Weights made before there were margins do not name one."""
+    preprocess = {"size": 64, "resolution": 128, "percentiles": [1, 99], "mean": 0.5, "std": 0.5}
+    folders = [make(tmp_path / name, preprocess=preprocess) for name in "ab"]
+    config = hub.load_config(fuse(folders, tmp_path / "fused"))
+    assert config["preprocess"]["size"] == 64
+    assert config["architecture"]["arguments"]["views"] == [[64, 0], [64, 0]]
+
+
 def test_refuses_a_single_one(members: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least two"):
         fuse(members[:1], tmp_path / "fused")
