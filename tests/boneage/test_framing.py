@@ -1,0 +1,98 @@
+"""Turning and cutting a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneage import images
+from boneage.errors import InputError
+from boneage.framing import Framing
+from boneage.images import Radiograph
+
+
+@pytest.fixture
+def film() -> Radiograph:
+    """40 x 60 px whose values tell row and column."""
+    rows, columns = np.mgrid[:60, :40]
+    return images.from_array((rows * 100 + columns).astype(np.uint16))
+
+
+def test_nothing_to_do_is_the_film_itself(film: Radiograph) -> None:
+    assert Framing().apply(film) is film
+
+
+def test_quarter_turns_are_exact(film: Radiograph) -> None:
+    clockwise = Framing(90).apply(film)
+    assert (clockwise.width, clockwise.height) == (60, 40)
+    assert clockwise.pixels[0, -1] == film.pixels[0, 0]  # top left has gone to top right
+    for rotation in (180, -180):
+        assert (Framing(rotation).apply(film).pixels == film.pixels[::-1, ::-1]).all()
+    assert (Framing(-90).apply(clockwise).pixels == film.pixels).all()
+
+
+def test_cuts_are_shares_of_the_turned_film(film: Radiograph) -> None:
+    cut = Framing(left=0.1, top=0.2, bottom=0.25).apply(film)
+    assert (cut.pixels == film.pixels[12:45, 4:]).all()
+    turned = Framing(90, left=0.25).apply(film)  # what was below is at the left
+    assert (turned.pixels == np.rot90(film.pixels[:45], -1)).all()
+
+
+def test_turning_keeps_the_part(film: Radiograph) -> None:
+    framing = Framing(left=0.1, bottom=0.25)
+    before = framing.apply(film).pixels
+    for quarters in (1, 2, 3, -1):
+        after = framing.turned(quarters).apply(film).pixels
+        assert (after == np.rot90(before, -quarters)).all()
+    assert framing.turned(4) == framing
+    assert Framing(170).turned(1).rotation == -100
+
+
+def test_cutting_within_a_part(film: Radiograph) -> None:
+    framing = Framing(left=0.1, top=0.2).within(0.5, 0, 0, 0.5)
+    cuts = (framing.left, framing.top, framing.right, framing.bottom)
+    assert cuts == pytest.approx((0.55, 0.2, 0, 0.4))
+
+
+def test_small_turn_keeps_size_and_type_and_turns_clockwise(film: Radiograph) -> None:
+    pixels = np.zeros((101, 101), np.uint16)
+    pixels[48:53, 60:90] = 60_000  # a bar to the right of the middle
+    turned = Framing(30).apply(images.from_array(pixels)).pixels
+    assert turned.shape == (101, 101)
+    assert turned.dtype == np.uint16
+    assert turned[62:82, 65:85].mean() > 5 * turned[20:40, 65:85].mean()  # it points downwards
+
+
+def test_corners_that_come_in_are_as_the_edge() -> None:
+    pixels = np.full((64, 64), 200, np.uint8)
+    pixels[16:48, 16:48] = np.arange(32)
+    assert Framing(20).apply(images.from_array(pixels)).pixels[0, 0] == 200
+
+
+def test_a_turned_hand_can_be_righted(rsna_test_dir: Path) -> None:
+    film = images.read(rsna_test_dir / "images" / "4360.webp")
+    tilted = Framing(25).apply(film)
+    righted = Framing(-25).apply(tilted).pixels[75:225, 75:225].astype(float)
+    assert np.corrcoef(righted.ravel(), film.pixels[75:225, 75:225].ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rotation": 200},
+        {"rotation": float("nan")},
+        {"left": -0.1},
+        {"left": 0.5, "right": 0.5},
+        {"top": 2},
+    ],
+)
+def test_impossible_framings_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        Framing(**arguments)
+
+
+def test_too_small_a_part_is_refused(film: Radiograph) -> None:
+    with pytest.raises(InputError, match="20 x 60 px"):
+        Framing(left=0.5).apply(film)
