@@ -1,21 +1,21 @@
 """Figures 2a, 2b and 3 of the hand paper, 4 and 5 of the adult one, drawn from the cases assessed.
 
-Sexes differ in marker as well as in colour, boxes in line style, so that the figures can be read in
-grey. Colours are of Okabe and Ito's palette, which is told apart with any colour vision.
+Boxes differ in line style as well as in colour, as sexes do in :mod:`boneage.plots`, so that the
+figures can be read in grey.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from boneage import metrics
+from boneage import metrics, plots
+from boneage.plots import HEIGHT, POINTS, WIDTH, Ages
 from boneage.sex import SEX_NAMES
 from evaluate.cases import BoxRow, CaseRow
 from evaluate.heat_maps import HeatMaps
@@ -27,15 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 300
-WIDTH, HEIGHT = 6.0, 6.4  # inches of figures 2a and 2b
 EXAMPLES = 5  # radiographs of each sex in figure 3
-TICKS = {"months": 24, "years": 10}  # between two marks of an age axis
 FONT = {"font.family": "DejaVu Sans", "font.size": 10}
-POINTS = {
-    "F": {"marker": "o", "edgecolors": "#D55E00", "facecolors": "none"},
-    "M": {"marker": "^", "edgecolors": "#0072B2", "facecolors": "#0072B2", "alpha": 0.75},
-    None: {"marker": "s", "edgecolors": "#555555", "facecolors": "none"},
-}
 HATCHES = {"F": "", "M": "//", None: ".."}
 BOX_LINES = {
     "R1": ("#E69F00", "-"),
@@ -107,24 +100,16 @@ def draw(
 
 def assessed_against_actual(group: Group) -> Figure:
     """Figure 2a: assessed against actual age, with the line of identity."""
-    figure = _figure(WIDTH, HEIGHT, "Assessed against actual age", _facts(group))
-    axes = figure.add_subplot()
-    assessed, actual = _ages(group.assessed)
-    end = _scatter(axes, group, assessed, max(assessed.max(), actual.max()))
-    axes.plot([0, end], [0, end], color="black", linewidth=1, zorder=1, label="Identity")
-    axes.set(ylim=(0, end), aspect="equal", ylabel=f"Assessed age ({group.unit})")
-    axes.set_yticks(axes.get_xticks())
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    return plots.assessed_against_reference(_ages(group), _facts(group))
 
 
 def deviation_against_actual(group: Group) -> Figure:
     """Figure 2b: absolute deviation against actual age; for hands with the paper's bound."""
-    figure = _figure(WIDTH, HEIGHT, "Absolute deviation against actual age", _facts(group))
+    figure = plots.figure(WIDTH, HEIGHT, "Absolute deviation against actual age", _facts(group))
     axes = figure.add_subplot()
-    assessed, actual = _ages(group.assessed)
-    deviation = np.abs(assessed - actual)
-    _scatter(axes, group, deviation, actual.max())
+    ages = _ages(group)
+    deviation = np.abs(ages.assessed - ages.reference)
+    plots.scatter(axes, ages, deviation, ages.reference.max())
     top = deviation.max()
     if group.unit == "months":
         bound = LARGEST_DEVIATION_MONTHS
@@ -165,7 +150,7 @@ def attention_boxes(
     lines = {sex: examples for sex, examples in lines.items() if examples}
     if not lines:
         return None
-    figure = _figure(
+    figure = plots.figure(
         2.15 * EXAMPLES, 2.6 * len(lines) + 1.3, "Attention boxes, by sex and age", _facts(group)
     )
     grid = figure.subplots(len(lines), EXAMPLES, squeeze=False)
@@ -194,7 +179,7 @@ def attention_boxes(
 def ages_and_sexes(group: Group) -> Figure:
     """Figure 4: a histogram of the actual ages by sex, and the counts of each sex."""
     facts = f"{group.dataset}: n = {len(group.rows)}"
-    figure = _figure(1.5 * WIDTH, 0.75 * HEIGHT, "Ages and sexes of the cases", [facts])
+    figure = plots.figure(1.5 * WIDTH, 0.75 * HEIGHT, "Ages and sexes of the cases", [facts])
     histogram, counts = figure.subplots(1, 2, width_ratios=(4, 1))
     sexes = [sex for sex in POINTS if any(row.sex == sex for row in group.rows)]
     ages = [np.array([row.age for row in group.rows if row.sex == sex]) for sex in sexes]
@@ -240,7 +225,7 @@ def grad_cams(
     if not shown:
         return None
     width = 1.75 * max(4, len(shown))
-    figure = _figure(width, 4.9, "Images and their Grad-CAMs, by age", _facts(group))
+    figure = plots.figure(width, 4.9, "Images and their Grad-CAMs, by age", _facts(group))
     grid = figure.subplots(2, len(shown), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -258,45 +243,13 @@ def grad_cams(
 
 def _facts(group: Group) -> list[str]:
     """What was assessed, how well, and by what."""
-    assessed, actual = _ages(group.assessed)
+    ages = _ages(group)
     refused = f", {group.refused} refused" if group.refused else ""
     return [
-        f"{group.row} on {group.dataset}: n = {len(assessed)}{refused}, "
-        f"MAE {metrics.mae(assessed, actual):.2f} {group.unit}",
+        f"{group.row} on {group.dataset}: n = {len(ages.assessed)}{refused}, "
+        f"MAE {metrics.mae(ages.assessed, ages.reference):.2f} {group.unit}",
         f"Weights {group.weights}",
     ]
-
-
-def _figure(width: float, height: float, title: str, facts: Sequence[str]) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    lines = [title, *(textwrap.fill(line, int(11.5 * width)) for line in facts)]
-    figure.suptitle("\n".join(lines), fontsize=11)
-    return figure
-
-
-def _scatter(axes: Axes, group: Group, heights: np.ndarray, oldest: float) -> float:
-    """Points by sex over the actual age; returns the end of the age axis."""
-    for sex, style in POINTS.items():
-        chosen = np.array([row.sex == sex for row in group.assessed])
-        if chosen.any():
-            _, actual = _ages(group.assessed)
-            name = SEX_NAMES.get(sex or "", "sex unknown").capitalize()
-            axes.scatter(
-                actual[chosen], heights[chosen], s=22, linewidths=1, zorder=3, clip_on=False,
-                label=f"{name} (n = {chosen.sum()})", **style,
-            )  # fmt: skip
-    step = TICKS[group.unit]
-    end = step * math.ceil(oldest / step)
-    axes.set(xlim=(0, end), xlabel=f"Actual age ({group.unit})")
-    axes.set_xticks(np.arange(0, end + 1, step))
-    axes.set_axisbelow(True)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    return end
 
 
 def _radiograph(axes: Axes, pixels: np.ndarray, boxes: Sequence[BoxRow]) -> None:
@@ -325,6 +278,10 @@ def _across_ages(rows: Sequence[CaseRow]) -> list[CaseRow]:
     return [by_age[round(place)] for place in places]
 
 
-def _ages(rows: Sequence[CaseRow]) -> tuple[np.ndarray, np.ndarray]:
-    assessed = np.array([row.assessed for row in rows], dtype=np.float64)
-    return assessed, np.array([row.age for row in rows])
+def _ages(group: Group) -> Ages:
+    return Ages(
+        np.array([row.assessed for row in group.assessed], dtype=np.float64),
+        np.array([row.age for row in group.assessed]),
+        [row.sex for row in group.assessed],
+        group.unit,
+    )
