@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from boneage.webui import adult, hand
+from boneage.webui import about, adult, hand, results
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
@@ -42,6 +42,7 @@ FOOTER = """
 </footer>"""
 
 FOLDER = Path(__file__).parent
+STYLES = ("page", "results", "about")
 # Files are looked for every 10 minutes and deleted when older than 50: none is older than an hour.
 DELETE_CACHE = (600, 3000)
 # Waiting visitors beyond this number are told that the page is busy.
@@ -68,6 +69,10 @@ def build(predictor: Predictor, regions: Regions) -> gr.Blocks:
             if regions.names:
                 with gr.Tab(adult.TITLE):
                     adult.build(regions)
+            with gr.Tab(results.TITLE):
+                results.build()
+            with gr.Tab(about.TITLE):
+                about.build()
         gr.HTML(FOOTER, apply_default_css=False, js_on_load=None)
     # Without the queue's order two visitors' assessments could run at once.
     return page.queue(max_size=QUEUE, api_open=False)
@@ -96,8 +101,9 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
         state_session_capacity=1000,
         footer_links=["api", "settings"],
         theme=theme(),
-        css_paths=FOLDER / "page.css",
+        css_paths=[FOLDER / f"{name}.css" for name in STYLES],
         js=script(),
+        app_kwargs={"routes": results.routes()},
     )
     return url
 
