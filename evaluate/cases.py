@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -200,13 +200,23 @@ class Writer:
                 _part(path).unlink(missing_ok=True)
 
 
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Write a file of one kind of rows, all of them at once; ``patient`` is left out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = _columns(type(rows[0]), patients=False)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_text(row, name) for name in columns] for row in rows)
+
+
 def read_cases(path: Path) -> list[CaseRow]:
     """Read a ``cases.csv``.
 
     Raises:
         InputError: if it is missing, empty, has other columns, or holds an age that is no number.
     """
-    rows = list(_read(path, CaseRow, optional=("patient",)))
+    rows = list(read_rows(path, CaseRow, optional=("patient",)))
     if not rows:
         raise InputError(f"{path.name} holds no case.")
     if odd := {row.unit for row in rows} - set(UNITS.values()):
@@ -216,15 +226,25 @@ def read_cases(path: Path) -> list[CaseRow]:
 
 def read_assessments(path: Path) -> list[AssessmentRow]:
     """Read an ``assessments.csv``; a missing one has no lines."""
-    return list(_read(path, AssessmentRow)) if path.is_file() else []
+    return list(read_rows(path, AssessmentRow)) if path.is_file() else []
 
 
 def read_boxes(path: Path) -> list[BoxRow]:
     """Read a ``boxes.csv``; a missing one has no lines."""
-    return list(_read(path, BoxRow)) if path.is_file() else []
+    return list(read_rows(path, BoxRow)) if path.is_file() else []
 
 
-def _read(path: Path, kind: type, optional: tuple[str, ...] = ()) -> Iterator[Any]:
+def read_rows(path: Path, kind: type, optional: tuple[str, ...] = ()) -> Iterator[Any]:
+    """Read a file of one kind of rows.
+
+    Args:
+        path: the file.
+        kind: a dataclass of this module or like these: its fields are the columns.
+        optional: columns that may be missing.
+
+    Raises:
+        InputError: if it is missing, has other columns, or a line cannot be read.
+    """
     types = {field.name: str(field.type) for field in fields(kind)}
     try:
         with path.open(newline="", encoding="utf-8") as file:

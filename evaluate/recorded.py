@@ -3,13 +3,14 @@
 Such a folder is what ``python -m evaluate --weights DIR --out evaluate/recorded/<row>`` writes for
 one weights folder (``cases.csv``, ``run.json``), and the training's ``recipe.json`` and
 ``metrics.jsonl``. Its cases are used only where they are cases of the data set evaluated, with the
-same reference ages.
+same reference ages. ``robustness`` is what :mod:`evaluate.robustness` writes, with shipped weights:
+its cases are used only beside these weights.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from boneage.errors import InputError
 from evaluate.cases import CASES, RECORDED, CaseRow, read_cases
 from evaluate.published import FURTHER, TABLES
+from evaluate.robustness import TABLE as ROBUSTNESS
 
 if TYPE_CHECKING:
     from boneage.datasets import Case
@@ -35,20 +37,33 @@ class RecordedRow:
         name: of the folder.
         cases: their weights marked as recorded.
         provenance: of the weights.
+        sha256: of the weights.
     """
 
     name: str
     cases: tuple[CaseRow, ...]
     provenance: Mapping[str, Any]
+    sha256: str
 
-    def fitting(self, dataset: str, cases: tuple[Case, ...]) -> tuple[CaseRow, ...]:
+    def fitting(
+        self, dataset: str, cases: tuple[Case, ...], weights: Collection[str]
+    ) -> tuple[CaseRow, ...]:
         """Its cases on a data set.
+
+        Args:
+            dataset: its name.
+            cases: its cases.
+            weights: SHA-256 of those that are evaluated.
 
         Raises:
             InputError: if the data set of that name now has other cases or reference ages.
         """
         known = {case.id: (case.sex, round(case.age, 2)) for case in cases}
-        found = tuple(row for row in self.cases if row.dataset == dataset)
+        found = tuple(
+            row
+            for row in self.cases
+            if row.dataset == dataset and (row.table != ROBUSTNESS or self.sha256 in weights)
+        )
         for row in found:
             if known.get(row.id) != (row.sex, round(row.age, 2)):
                 raise InputError(
@@ -88,15 +103,13 @@ def _load(folder: Path) -> RecordedRow:
             f"{RUN} of the recorded row {folder.name} does not name one set of weights with "
             "sha256, seed and commit."
         )
-    if "members" not in provenance:
-        _demand(folder, OF_TRAINING)
-    known = {FURTHER, *(table.id for table in TABLES)}
-    return RecordedRow(
-        folder.name,
-        tuple(
-            replace(row, weights=RECORDED + row.weights)
-            for row in read_cases(folder / CASES)
-            if row.table in known
-        ),
-        provenance,
+    known = {FURTHER, ROBUSTNESS, *(table.id for table in TABLES)}
+    cases = tuple(
+        replace(row, weights=RECORDED + row.weights)
+        for row in read_cases(folder / CASES)
+        if row.table in known
     )
+    # Shipped weights need no recipe here, and a late fusion has none.
+    if {row.table for row in cases} != {ROBUSTNESS} and "members" not in provenance:
+        _demand(folder, OF_TRAINING)
+    return RecordedRow(folder.name, cases, provenance, weights["sha256"])

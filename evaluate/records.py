@@ -136,13 +136,13 @@ def published_records(cases: Sequence[CaseRow]) -> list[Record]:
 
 
 def _cell_records(cell: Cell, dataset: str, unit: str, rows: list[CaseRow]) -> list[Record]:
-    empty = _record(cell.table, cell.row, cell.column, dataset, unit, published=cell.published)
+    empty = empty_record(cell.table, cell.row, cell.column, dataset, unit, published=cell.published)
     if not rows:
         return [{**empty, "why": cell.why}]
     records = []
     for weights, members in unite(rows):
         recorded = any(row.weights.startswith(RECORDED) for row in members)
-        record = _measure({**empty, "weights": weights, "recorded": recorded}, members, _MAE)
+        record = measure({**empty, "weights": weights, "recorded": recorded}, members, MAE)
         sexes = {row.sex for row in members}
         if cell.sex is None and len(sexes) == 1 and (sex := sexes.pop()):
             record["note"] = f"{SEX_NAMES[sex]} cases only"
@@ -168,12 +168,12 @@ def statistics_records(group: Group) -> list[Record]:
     records = []
     for statistic in _STATISTICS[group.unit]:
         for column, sex in COLUMNS.items():
-            record = _record(
+            record = empty_record(
                 "S1", statistic.name, column, group.dataset, statistic.unit,
                 published=statistic.published, weights=group.weights,
             )  # fmt: skip
             members = [row for row in group.rows if sex is None or row.sex == sex]
-            records.append(_measure(record, members, statistic))
+            records.append(measure(record, members, statistic))
     return records + _interval_records(group)
 
 
@@ -201,8 +201,10 @@ def _interval_records(group: Group) -> list[Record]:
                 (f"cases inside the {name}", "%", inside),
                 (f"mean width of the {name}", group.unit, high - low),
             ):
-                record = _record("S1", what, column, group.dataset, unit, weights=group.weights)
-                records.append(_fill(record, values, keys))
+                record = empty_record(
+                    "S1", what, column, group.dataset, unit, weights=group.weights
+                )
+                records.append(fill(record, values, keys))
     return sorted(records, key=lambda record: record["row"])
 
 
@@ -218,9 +220,11 @@ def age_band_records(group: Group) -> list[Record]:
             if row.age >= first * per_year and (end is None or row.age < end * per_year)
         ]
         for column, sex in COLUMNS.items():
-            record = _record("S2", name, column, group.dataset, group.unit, weights=group.weights)
+            record = empty_record(
+                "S2", name, column, group.dataset, group.unit, weights=group.weights
+            )
             members = [row for row in band if sex is None or row.sex == sex]
-            records.append(_measure(record, members, _MAE))
+            records.append(measure(record, members, MAE))
     return records
 
 
@@ -253,12 +257,12 @@ def difference_records(cases: Sequence[CaseRow]) -> list[Record]:
                 ]
                 a, actual, keys = _arrays(done)
                 b, _, _ = _arrays([partners[row.id] for row in done])
-                record = _record(
+                record = empty_record(
                     "S3", sex, f"{first} - {second}", dataset, "months",
                     published=round(difference, 2), weights=weights,
                 )  # fmt: skip
                 record["refused"] = len(members) - len(done)
-                records.append(_fill(record, np.abs(a - actual) - np.abs(b - actual), keys))
+                records.append(fill(record, np.abs(a - actual) - np.abs(b - actual), keys))
     return records
 
 
@@ -272,7 +276,7 @@ def _share(limit: float, unit: str) -> Statistic:
     )
 
 
-_MAE = Statistic("MAE", "", np.abs)
+MAE = Statistic("MAE", "", np.abs)
 _STATISTICS = {
     unit: (
         Statistic("MAE", unit, np.abs),
@@ -302,7 +306,7 @@ def _by_id(row: CaseRow) -> str:
     return row.id
 
 
-def _record(
+def empty_record(
     table: str,
     row: str,
     column: str,
@@ -312,6 +316,7 @@ def _record(
     published: float | None = None,
     weights: str | None = None,
 ) -> Record:
+    """A record of which nothing is measured yet."""
     return {
         "table": table, "row": row, "column": column, "published": published, "measured": None,
         "n": 0, "ci95": None, "unit": unit, "dataset": dataset, "weights": weights,
@@ -319,7 +324,7 @@ def _record(
     }  # fmt: skip
 
 
-def _measure(record: Record, members: Sequence[CaseRow], statistic: Statistic) -> Record:
+def measure(record: Record, members: Sequence[CaseRow], statistic: Statistic) -> Record:
     """Fill a record from the errors of its cases; the refused ones are counted, nothing else."""
     done = [row for row in members if row.assessed is not None]
     record = {**record, "refused": len(members) - len(done)}
@@ -327,12 +332,20 @@ def _measure(record: Record, members: Sequence[CaseRow], statistic: Statistic) -
         return {**record, "n": len(done), "why": f"it needs {statistic.least} cases"}
     assessed, actual, keys = _arrays(done)
     values = statistic.values(assessed - actual) if done else assessed
-    return _fill(record, values, keys, statistic.of_means)
+    return fill(record, values, keys, statistic.of_means)
 
 
-def _fill(
+def fill(
     record: Record, values: np.ndarray, keys: np.ndarray | None, of_means: Function | None = None
 ) -> Record:
+    """Fill a record with the mean of per-case values, or a function of means, and its interval.
+
+    Args:
+        record: to be filled; where there are no values it says why.
+        values: (n,) or (n, m), see :func:`metrics.estimate`.
+        keys: patients, ``None`` where each case is its own.
+        of_means: ``None`` for the mean.
+    """
     if not len(values):
         return {**record, "why": "every case was refused" if record["refused"] else "no such case"}
     value, interval, n = metrics.estimate(values, groups=keys, statistic=of_means)

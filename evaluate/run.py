@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -122,7 +122,8 @@ def evaluate(
     _refuse_twins([dataset.name for dataset in datasets], "data sets")
     _refuse_twins([label(predictor) for predictor in predictors], "weights")
     cells = {label(p): filled_cells(p.config, p.id) for p in predictors}
-    stored = {dataset.name: _recorded_cases(dataset, recorded) for dataset in datasets}
+    hashes = {p.config["sha256"] for p in predictors}
+    stored = {dataset.name: _recorded_cases(dataset, recorded, hashes) for dataset in datasets}
     if not any(stored.values()) and not any(
         p.config["task"] == d.folder.task for p in predictors for d in datasets
     ):
@@ -161,17 +162,17 @@ def evaluate(
     provenances |= {row.weights: r.provenance for r in recorded for row in r.cases}
     described.write(out, [described.describe(*item) for item in provenances.items()])
     result = render(out / CASES, out, datasets)
-    _write_json(
+    write_json(
         out / RUN,
         {
             "command": shlex.join(command),
             "started": started.isoformat(timespec="seconds"),
             "duration_s": round(time.monotonic() - clock, 1),
-            "datasets": [_describe_data(dataset) for dataset in datasets],
-            "weights": [_describe_weights(predictor) for predictor in predictors],
+            "datasets": [describe_data(dataset) for dataset in datasets],
+            "weights": [describe_weights(predictor) for predictor in predictors],
             "recorded": [row.name for row in recorded],
             "batch_size": batch_size,
-            **_machine(predictors, processes),
+            **about_machine(predictors, processes),
         },
     )
     return result
@@ -199,7 +200,7 @@ def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Rep
     result = report(cases, found, details, weights)
     out.mkdir(parents=True, exist_ok=True)
     (out / TABLES).write_text(result.markdown(), encoding="utf-8")
-    _write_json(out / METRICS, list(result.records))
+    write_json(out / METRICS, list(result.records))
     images = {
         (dataset.name, case.id): case.path for dataset in datasets for case in dataset.folder.cases
     }
@@ -306,9 +307,13 @@ def _lines(
     ]
 
 
-def _recorded_cases(dataset: Dataset, recorded: Sequence[RecordedRow]) -> list[CaseRow]:
+def _recorded_cases(
+    dataset: Dataset, recorded: Sequence[RecordedRow], weights: Collection[str]
+) -> list[CaseRow]:
     return [
-        row for folder in recorded for row in folder.fitting(dataset.name, dataset.folder.cases)
+        row
+        for folder in recorded
+        for row in folder.fitting(dataset.name, dataset.folder.cases, weights)
     ]
 
 
@@ -318,7 +323,7 @@ def _refuse_twins(names: Sequence[str], what: str) -> None:
             raise InputError(f"Two {what} have the name {name}; the tables could not tell them.")
 
 
-def _describe_data(dataset: Dataset) -> dict[str, Any]:
+def describe_data(dataset: Dataset) -> dict[str, Any]:
     """Name, size and one hash over labels and image files, in order of id."""
     digest = hashlib.sha256()
     for case in dataset.folder.cases:
@@ -332,7 +337,8 @@ def _describe_data(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _describe_weights(predictor: Assessor) -> dict[str, Any]:
+def describe_weights(predictor: Assessor) -> dict[str, Any]:
+    """Id, revision, hash, task, cells and provenance, for ``run.json``."""
     keys = ("sha256", "task", "fills", "provenance")
     return {
         "id": predictor.id,
@@ -341,7 +347,8 @@ def _describe_weights(predictor: Assessor) -> dict[str, Any]:
     }
 
 
-def _machine(predictors: Sequence[Assessor], processes: Processes) -> dict[str, Any]:
+def about_machine(predictors: Sequence[Assessor], processes: Processes) -> dict[str, Any]:
+    """Versions, device, cores, threads and processes, for ``run.json``."""
     import torch
 
     import boneage
@@ -365,5 +372,6 @@ def _machine(predictors: Sequence[Assessor], processes: Processes) -> dict[str, 
     }
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as every file of an evaluation has it."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,262 @@
+"""``python -m evaluate.robustness``: errors on radiographs turned, scaled or changed in contrast.
+
+Liu et al. (MICCAI 2019, Section 3) claim "stable performance with different rotation, scaling ratio
+and contrast ratio" and publish no number. Measured here are the MAE on every case of a test set
+after each of :data:`CHANGES`, and how far each moves the ages. It takes minutes, so it is a command
+of its own; the evaluation prints what was recorded as table S5, for the weights that it was
+recorded with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from boneage.errors import run_command
+from evaluate.cases import CASES, CaseRow, Outcome, case_rows, write_rows
+from evaluate.published import Cell
+from evaluate.records import MAE, Record, empty_record, fill, measure
+
+if TYPE_CHECKING:
+    from boneage.datasets import Case
+    from boneage.images import Radiograph
+    from evaluate.run import Assessor, Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "evaluate" / "recorded" / "robustness"
+TABLE = "S5"
+UNCHANGED = "unchanged"
+COLUMNS = ("MAE", "MAE - unchanged", "mean change of the age")
+NOT_MEASURED = "not measured with these weights; `python -m evaluate.robustness --weights DIR` does"
+BATCH = 16  # images assessed together
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a radiograph, made before the preprocessing.
+
+    Attributes:
+        kind: ``rotation``, ``scaling`` or ``contrast``.
+        amount: degrees counter-clockwise, or a factor.
+    """
+
+    kind: str
+    amount: float
+
+    @property
+    def name(self) -> str:
+        """``rotation by +10 degrees``, ``scaling by 0.8``, ``contrast by 0.5``: a row of S5."""
+        by = f"{self.amount:+g} degrees" if self.kind == "rotation" else f"{self.amount:g}"
+        return f"{self.kind} by {by}"
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """The changed image: (H, W) uint8 or uint16 to the same shape and type."""
+        if self.kind == "rotation":
+            return turn_and_scale(pixels, degrees=self.amount)
+        if self.kind == "scaling":
+            return turn_and_scale(pixels, factor=self.amount)
+        return change_contrast(pixels, self.amount)
+
+
+CHANGES = (
+    *(Change("rotation", degrees) for degrees in (-30, -20, -10, 10, 20, 30)),
+    *(Change("scaling", factor) for factor in (0.8, 0.9, 1.1, 1.2)),
+    *(Change("contrast", factor) for factor in (0.5, 0.75, 1.5, 2)),
+)
+
+
+def turn_and_scale(pixels: np.ndarray, degrees: float = 0.0, factor: float = 1.0) -> np.ndarray:
+    """Turn and scale about the middle, bilinear; the image keeps its size.
+
+    What comes in from outside gets the value of the nearest pixel of the image's border, so that a
+    black, grey or white border, and a forearm that the border cuts, go on as they are.
+
+    Args:
+        pixels: (H, W) uint8 or uint16.
+        degrees: counter-clockwise.
+        factor: above 1 enlarges.
+    """
+    from scipy.ndimage import affine_transform
+
+    angle = np.deg2rad(degrees)
+    cos, sin = np.cos(angle) / factor, np.sin(angle) / factor
+    back = np.array([[cos, sin], [-sin, cos]])  # from a place in the result to its source
+    middle = (np.array(pixels.shape) - 1) / 2
+    moved = affine_transform(
+        pixels.astype(np.float32), back, middle - back @ middle, order=1, mode="nearest"
+    )
+    return np.rint(moved).astype(pixels.dtype)
+
+
+def change_contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
+    """Stretch grey values about their mean by a factor; what leaves the type's range is cut off."""
+    mean = pixels.mean()
+    top = np.iinfo(pixels.dtype).max
+    return np.rint((mean + factor * (pixels - mean)).clip(0, top)).astype(pixels.dtype)
+
+
+def assess(
+    dataset: Dataset, predictor: Assessor, weights: str, changes: Sequence[Change] = CHANGES
+) -> list[CaseRow]:
+    """Assess every case unchanged and after each change; a line of table S5 for each.
+
+    Args:
+        dataset: hands, all of them readable.
+        predictor: which may serve one sex; cases of the other are left out.
+        weights: their label.
+        changes: made one at a time.
+    """
+    from tqdm import tqdm
+
+    from boneage import images
+
+    sexes = predictor.config["sexes"]
+    cases = [case for case in dataset.folder.cases if not sexes or case.sex in sexes]
+    rows: list[CaseRow] = []
+    for start in tqdm(range(0, len(cases), BATCH), unit="batch", desc=dataset.name):
+        chunk = cases[start : start + BATCH]
+        originals = [images.read(case.path, id=case.id) for case in chunk]
+        for change in (None, *changes):
+            radiographs = [replace(r, pixels=change(r.pixels)) if change else r for r in originals]
+            row = change.name if change else UNCHANGED
+            rows += _lines(chunk, radiographs, predictor, row, dataset, weights)
+    order = {name: i for i, name in enumerate((UNCHANGED, *(change.name for change in changes)))}
+    return sorted(rows, key=lambda row: (order[row.row], row.id))
+
+
+def _lines(
+    cases: Sequence[Case],
+    radiographs: Sequence[Radiograph],
+    predictor: Assessor,
+    row: str,
+    dataset: Dataset,
+    weights: str,
+) -> list[CaseRow]:
+    found = predictor.assess(radiographs, [case.sex for case in cases], batch_size=BATCH)
+    cell = Cell(TABLE, row, "MAE", None)
+    place = {"dataset": dataset.name, "unit": dataset.folder.unit, "weights": weights}
+    return [
+        line
+        for case, assessment in zip(cases, found, strict=True)
+        for line in case_rows(Outcome(case, assessment, assessment.refused), [cell], **place)
+    ]
+
+
+def records(cases: Sequence[CaseRow], dataset: str) -> list[Record]:
+    """Table S5 of a data set of hands: every change's MAE, what it adds to it, how ages move.
+
+    Differences are paired: each case with itself unchanged.
+    """
+    places: dict[str, dict[str, dict[str, CaseRow]]] = {}
+    for row in cases:
+        if row.table == TABLE and row.dataset == dataset:
+            places.setdefault(row.weights, {}).setdefault(row.row, {})[row.id] = row
+    if not places:
+        return [
+            {**empty_record(TABLE, name, COLUMNS[0], dataset, "months"), "why": NOT_MEASURED}
+            for name in (UNCHANGED, *(change.name for change in CHANGES))
+        ]
+    found = []
+    for weights, by_change in places.items():
+        for name, changed in by_change.items():
+            empty = empty_record(TABLE, name, COLUMNS[0], dataset, "months", weights=weights)
+            found.append(measure({**empty, "recorded": True}, list(changed.values()), MAE))
+            if name != UNCHANGED:
+                found += _differences(found[-1], changed, by_change.get(UNCHANGED, {}))
+    return found
+
+
+def _differences(
+    record: Record, changed: dict[str, CaseRow], unchanged: dict[str, CaseRow]
+) -> list[Record]:
+    pairs = [
+        (row.assessed, unchanged[id].assessed, row.age)
+        for id, row in changed.items()
+        if id in unchanged and row.assessed is not None and unchanged[id].assessed is not None
+    ]
+    after, before, actual = np.array(pairs, dtype=np.float64).reshape(-1, 3).T
+    empty = {**record, "measured": None, "n": 0, "ci95": None}
+    return [
+        fill({**empty, "column": COLUMNS[1]}, abs(after - actual) - abs(before - actual), None),
+        fill({**empty, "column": COLUMNS[2]}, abs(after - before), None),
+    ]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m evaluate.robustness",
+        description="Assess test radiographs turned, scaled and changed in contrast, and record "
+        "the ages, from which python -m evaluate makes table S5 and its figure. Takes 15 times as "
+        "long as the evaluation of the same images.",
+    )
+    p.add_argument(
+        "--data", type=Path, default=ROOT / "data" / "rsna-test", metavar="DIR",
+        help="labelled folder whose test split is assessed (default: the bundled rsna-test)",
+    )  # fmt: skip
+    p.add_argument(
+        "--weights", type=Path, metavar="DIR",
+        help="weights folder (default: the released weights for hands)",
+    )  # fmt: skip
+    p.add_argument(
+        "--out", type=Path, default=FOLDER, metavar="DIR",
+        help="folder for cases.csv and run.json (default: evaluate/recorded/robustness)",
+    )  # fmt: skip
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    return run_command("evaluate.robustness", lambda: _run(args, words))
+
+
+def _run(args: argparse.Namespace, arguments: list[str]) -> int:
+    from boneage import datasets
+    from boneage.predictor import Predictor
+    from evaluate.processes import Processes
+    from evaluate.run import (
+        RUN,
+        Dataset,
+        about_machine,
+        describe_data,
+        describe_weights,
+        label,
+        write_json,
+    )
+
+    started, clock = datetime.now(UTC), time.monotonic()
+    folder = datasets.load(args.data)
+    dataset = Dataset(f"{folder.name}/test", folder.split("test"))
+    predictor = Predictor.load(args.weights)
+    rows = assess(dataset, predictor, label(predictor))
+    write_rows(args.out / CASES, rows)
+    write_json(
+        args.out / RUN,
+        {
+            "command": shlex.join(["python", "-m", "evaluate.robustness", *arguments]),
+            "started": started.isoformat(timespec="seconds"),
+            "duration_s": round(time.monotonic() - clock, 1),
+            "datasets": [describe_data(dataset)],
+            "weights": [describe_weights(predictor)],
+            **about_machine([predictor], Processes()),
+        },
+    )
+    for record in records(rows, dataset.name):
+        if record["column"] == COLUMNS[0]:
+            print(f"{record['row']}: MAE {record['measured']:.2f} months, n = {record['n']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
