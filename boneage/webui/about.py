@@ -107,7 +107,7 @@ def page() -> str:
         _card("Models' cards", "".join(_folded(name, sections) for name, sections in cards)),
         _card("Images", _data()),
         _card("Papers", PAPERS),
-        _card("Licence", f"<pre>{escape(notice())}</pre>"),
+        _card("Licence", "".join(f"<p>{escape(part)}</p>" for part in notice().split("\n\n"))),
         _card("For programs", API),
     ]
     return f'<div class="document about">{"".join(parts)}</div>'

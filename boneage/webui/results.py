@@ -145,8 +145,9 @@ def _figure(path: Path) -> str:
     address = f"{NAME}/{FIGURES}/{quote(path.name)}"
     with Image.open(path) as picture:
         width, height = picture.size
+    wide = " wide" if width > 1.2 * height else ""
     return (
-        f'<figure class="card"><a href="{address}" target="_blank" title="Full size">'
+        f'<figure class="card{wide}"><a href="{address}" target="_blank" title="Full size">'
         f'<img loading="lazy" src="{address}" width="{width}" height="{height}" alt="{caption}">'
         f"</a><figcaption>{caption}</figcaption></figure>"
     )
