@@ -45,18 +45,18 @@ FOLDER = Path(__file__).parent
 STYLES = ("page", "results", "about")
 # Files are looked for every 10 minutes and deleted when older than 50: none is older than an hour.
 DELETE_CACHE = (600, 3000)
-# Waiting visitors beyond this number are told that the page is busy.
-QUEUE = 64
+QUEUE = 64  # visitors
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
-def build(predictor: Predictor, regions: Regions) -> gr.Blocks:
+def build(predictor: Predictor, regions: Regions, *, queue: int = QUEUE) -> gr.Blocks:
     """The page, its weights shared by all visitors.
 
     Args:
         predictor: the weights for hands.
         regions: the weights for adults; where there are none, there is no tab for them.
+        queue: visitors who may wait; those beyond are told that the page is busy.
     """
     with gr.Blocks(
         title="boneage", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
@@ -75,7 +75,7 @@ def build(predictor: Predictor, regions: Regions) -> gr.Blocks:
                 about.build()
         gr.HTML(FOOTER, apply_default_css=False, js_on_load=None)
     # Without the queue's order two visitors' assessments could run at once.
-    return page.queue(max_size=QUEUE, api_open=False)
+    return page.queue(max_size=queue, api_open=False)
 
 
 def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
