@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
-from collections import Counter
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ from boneage.errors import InputError, run_command
 from boneage.views import PROJECTIONS, REGIONS
 
 if TYPE_CHECKING:
-    from boneage.predictor import Assessment, Predictor
+    from boneage.batch import Item, Outcome
+    from boneage.ledger import Ledger
+    from boneage.predictor import Predictor
 
-CSV_BEFORE = ("id", "task", "sex", "age", "unit")
-CSV_AFTER = ("warnings", "refused", "model", "revision")
 HEAT_MAP_OPACITY = 0.45  # bones stay visible below the map
 EXIT_CODES = """exit codes:
   0  everything was done
@@ -43,14 +43,21 @@ def parser() -> argparse.ArgumentParser:
         "assess",
         help="assess radiographs and CT volumes",
         epilog=EXIT_CODES,
-        description="Assess files, or all files of folders: PNG, JPEG, TIFF, WebP, BMP, DICOM;\n"
-        "with --task adult also CT volumes: NIfTI files, and DICOM series as a folder or a zip of "
-        "slices.\nPrints CSV with one row a file or volume (or JSON).",
+        description="Assess files, or all files of folders and zips: PNG, JPEG, TIFF, WebP, BMP, "
+        "DICOM;\nwith --task adult also CT volumes: NIfTI files, and DICOM series as a folder or a "
+        "zip of slices.\nPrints CSV with one row a file or volume (or JSON).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    assess.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file or folder")
+    assess.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file, folder or zip")
     assess.add_argument(
         "--sex", choices=("F", "M"), help="sex of all; where left out, the DICOM file's own"
+    )
+    assess.add_argument(
+        "--sexes",
+        type=Path,
+        metavar="CSV",
+        help="table of the sexes, which go before --sex: columns id or file, sex or male, and "
+        "optionally the reference age, boneage (months) for hands or age (years) for adults",
     )
     assess.add_argument(
         "--task", choices=("hand", "adult"), default="hand", help="what is assessed (default: hand)"
@@ -72,7 +79,17 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="also write assessments.csv, assessments.json and a picture for each file: the "
-        "radiograph with boxes, for adults with a heat map of what raised the age",
+        "radiograph with boxes, for adults with a heat map of what raised the age. What is done "
+        "stands in assessments.jsonl: the same command goes on where it was stopped, if the "
+        "weights are the same, and assesses again what changed. What could not be assessed stands "
+        "in failures.csv and is tried again",
+    )
+    assess.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="radiographs computed together (default: 16)",
     )
     assess.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
     assess.set_defaults(run=run_assess)
@@ -220,11 +237,21 @@ def run_prepare_ct(args: argparse.Namespace) -> int:
 
 def run_assess(args: argparse.Namespace) -> int:
     """``boneage assess``: one result or one reason for every file."""
-    from tqdm import tqdm
-
+    from boneage import batch, case_table, volumes
     from boneage.predictor import Predictor
 
-    files = list(list_files(args.files, volumes=args.task == "adult"))
+    is_adult = args.task == "adult"
+    sources = batch.sources(
+        list_files(args.files, volumes=is_adult),
+        whole=volumes.is_volume if is_adult else lambda _: False,
+        most=None,
+    )
+    table = case_table.CaseTable()
+    if args.sexes:
+        table = case_table.read(args.sexes.read_bytes(), args.sexes.name, args.task)
+        for note in table.report(sources):
+            print(f"boneage: {note}", file=sys.stderr)
+    items = table.items(sources, args.sex)
     predictor = Predictor.load(
         args.weights,
         task=args.task,
@@ -237,52 +264,80 @@ def run_assess(args: argparse.Namespace) -> int:
         raise InputError(f"The weights {predictor.id} see the region {seen}, not {args.region}.")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-    results: list[dict[str, Any]] = []
+        return assess_items(predictor, items, args.out, args)
+    with tempfile.TemporaryDirectory() as folder:
+        return assess_items(predictor, items, Path(folder), args)
+
+
+def assess_items(
+    predictor: Predictor, items: Sequence[Item], folder: Path, args: argparse.Namespace
+) -> int:
+    """Assess what the ledger in ``folder`` does not hold yet, and print all; the exit code."""
+    from tqdm import tqdm
+
+    from boneage import batch
+    from boneage.ledger import Failures, Ledger, write_csv, write_json
+
     failed = 0
-    same_name: Counter[str] = Counter()  # files of one name in several folders
-    bar = tqdm(files, "assessing", disable=len(files) == 1 or not sys.stderr.isatty())
-    for path in bar:
-        same_name[path.stem] += 1
-        number = "" if same_name[path.stem] == 1 else f"-{same_name[path.stem]}"
-        picture = args.out / f"{path.stem}{number}.png" if args.out else None
-        try:
-            assessment = assess_file(predictor, path, args.sex, picture)
-        except InputError as error:
-            failed += 1
-            bar.clear()
-            print(f"boneage: {path.name}: {error}", file=sys.stderr)
+    with Ledger(folder, predictor.id, predictor.revision) as ledger:
+        failures = Failures(folder)
+        pending = [item for item in items if not ledger.holds(item)]
+        if len(pending) < len(items):
+            done = f"{len(items) - len(pending)} of {len(items)}"
+            print(f"boneage: {done} were assessed before.", file=sys.stderr)
+        bar = tqdm(
+            total=len(pending),
+            desc="assessing",
+            disable=len(pending) < 2 or not sys.stderr.isatty(),
+        )
+        heat_map = bool(args.out) and predictor.config["task"] == "adult"
+        batches = batch.assess(predictor, pending, batch_size=args.batch_size, heat_map=heat_map)
+        with bar, closing(batches):
+            for outcomes in batches:
+                for outcome in outcomes:
+                    if outcome.failure is None:
+                        ledger.add(outcome, draw(outcome, ledger, folder) if args.out else None)
+                    else:
+                        failed += 1
+                        failures.add(outcome)
+                        bar.clear()
+                        file = outcome.item.source.file
+                        print(f"boneage: {file}: {outcome.failure}", file=sys.stderr)
+                bar.update(len(outcomes))
+        has_reference = any(item.reference is not None for item in items)
+
+        def table(file: Any) -> None:
+            write_csv(ledger.results(items), ledger.components, has_reference, file)
+
+        if args.json:
+            write_json(ledger.results(items), sys.stdout)
         else:
-            results.append(assessment.to_dict())
-    if args.json:
-        print(json.dumps(results, indent=2))
-    else:
-        write_csv(results, sys.stdout)
-    if args.out:
-        (args.out / "assessments.json").write_text(json.dumps(results, indent=2) + "\n")
-        with (args.out / "assessments.csv").open("w", newline="") as file:
-            write_csv(results, file)
+            table(sys.stdout)
+        if args.out:
+            with (folder / "assessments.json").open("w", encoding="utf-8") as file:
+                write_json(ledger.results(items), file)
+            with (folder / "assessments.csv").open("w", newline="", encoding="utf-8") as file:
+                table(file)
     return 1 if failed else 0
 
 
-def assess_file(
-    predictor: Predictor, path: Path, sex: str | None, picture: Path | None
-) -> Assessment:
-    """Assess one file; write its radiograph to ``picture`` if given.
+def draw(outcome: Outcome, ledger: Ledger, folder: Path) -> str:
+    """Write the radiograph that was assessed as a picture; returns its name without ending.
 
     Boxes are drawn where there are any; an adult's has the heat map laid over it.
     """
     from boneage import explain
 
-    radiograph = predictor.read(path)
-    heat_map = picture is not None and predictor.config["task"] == "adult"
-    (assessment,) = predictor.assess(radiograph, sex, heat_map=heat_map)
-    if picture:
-        size = (radiograph.width, radiograph.height)
-        film = explain.display_image(radiograph.pixels)
-        if assessment.heat_map is not None:
-            film = explain.overlay_heat_map(film, assessment.heat_map, HEAT_MAP_OPACITY)
-        explain.draw_boxes(film, assessment, size).save(picture)
-    return assessment
+    radiograph, assessment = outcome.radiograph, outcome.assessment
+    assert radiograph is not None
+    assert assessment is not None
+    film = explain.display_image(radiograph.pixels)
+    if assessment.heat_map is not None:
+        film = explain.overlay_heat_map(film, assessment.heat_map, HEAT_MAP_OPACITY)
+    name = ledger.picture(outcome.item.source)
+    size = (radiograph.width, radiograph.height)
+    explain.draw_boxes(film, assessment, size).save(folder / f"{name}.png")
+    return name
 
 
 def list_files(paths: Sequence[Path], volumes: bool = False) -> Iterator[Path]:
@@ -323,25 +378,6 @@ def _inside(folder: Path, volumes: bool) -> Iterator[Path]:
             yield from _inside(path, volumes)
         elif path.is_file() and not is_one:
             yield path
-
-
-def write_csv(results: Sequence[dict[str, Any]], file: Any) -> None:
-    """One row an assessment: id, sex, age, unit, every component, warnings, model."""
-    components = list(dict.fromkeys(name for r in results for name in r["components"]))
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*CSV_BEFORE, *components, *CSV_AFTER])
-    for result in results:
-        after = {
-            **result,
-            "warnings": "; ".join(result["warnings"]),
-            "model": result["model"]["id"],
-            "revision": result["model"]["revision"],
-        }
-        writer.writerow(
-            [result[name] for name in CSV_BEFORE]
-            + [result["components"].get(name) for name in components]
-            + [after[name] for name in CSV_AFTER]
-        )
 
 
 if __name__ == "__main__":

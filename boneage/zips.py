@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from boneage.errors import InputError
 
 MAX_ENTRY_BYTES = 512
 """The most bytes of directory that an entry may take on average: its name, dates and rights."""
+JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+"""What systems put into folders and zips beside people's files, as do hidden names."""
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
@@ -44,6 +46,53 @@ def open_zip(file: Path | BinaryIO, most: int, name: str = "The zip") -> zipfile
             return archive
         archive.close()
     raise InputError(f"{name} holds more than {most} files, or names too long for them.")
+
+
+def files_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of a zip sorted by name, without hidden ones and junk."""
+    inside = [
+        info
+        for info in archive.infolist()
+        if not info.is_dir() and not any(map(is_junk, _path(info).parts))
+    ]
+    return sorted(inside, key=lambda info: info.filename)
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or a system's own."""
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def plain_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member without its folders, whichever system wrote it."""
+    return _path(info).name
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+    """Unpack one file in memory.
+
+    Args:
+        archive: of :func:`open_zip`.
+        info: of :func:`files_in`.
+        most: bytes that it may unpack to; no more are unpacked, whatever it promises.
+
+    Raises:
+        InputError: larger, damaged, encrypted, or compressed in an unknown way.
+    """
+    try:
+        with archive.open(info) as member:
+            data = member.read(most + 1)
+    except (RuntimeError, NotImplementedError):
+        raise InputError("The file is encrypted or compressed in an unknown way.") from None
+    except Exception:  # decoders raise many undocumented types on damaged input
+        raise InputError("The file is damaged inside its zip.") from None
+    if len(data) > most:
+        raise InputError(f"The file is larger than {most // 2**20} MB.")
+    return data
+
+
+def _path(info: zipfile.ZipInfo) -> PurePosixPath:
+    return PurePosixPath(info.filename.replace("\\", "/"))
 
 
 def _claims(file: BinaryIO) -> tuple[int, int]:

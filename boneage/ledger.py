@@ -1,0 +1,197 @@
+"""Assessments of many files on disk, as they come: a run that was stopped goes on from there."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+
+from boneage.errors import InputError
+
+if TYPE_CHECKING:
+    from boneage.batch import Item, Outcome, Source
+
+LEDGER = "assessments.jsonl"
+FAILURES = "failures.csv"
+BEFORE = ("id", "task", "sex", "age", "unit")
+AFTER = ("warnings", "refused", "model", "revision")
+
+
+class Ledger:
+    """The file ``assessments.jsonl`` of a folder: one line a file, appended and never rewritten.
+
+    A line holds the file as it was named, its size and date, the sex that was given, the name of
+    its picture, and the assessment. A file counts as assessed if none of these changed.
+
+    Args:
+        folder: where it is, or is made.
+        model: id of the weights, for messages.
+        revision: of the weights; those of all lines must be the same.
+
+    Raises:
+        InputError: the folder holds assessments by other weights, or a damaged ledger.
+    """
+
+    def __init__(self, folder: Path, model: str, revision: str) -> None:
+        self._path = folder / LEDGER
+        self._places: dict[str, int] = {}  # offset of the last line of each file
+        self._inputs: dict[str, tuple[str, str | None]] = {}
+        self._pictures: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self.components: dict[str, None] = {}  # in order, without repetition
+        self._file = self._path.open("a+b")
+        try:
+            self._read(folder.name, model, revision)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def holds(self, item: Item) -> bool:
+        """Whether the file was assessed as it is, with the sex that is given now."""
+        return self._inputs.get(name_of(item.source)) == (_stamp(item.source), item.sex)
+
+    def picture(self, source: Source) -> str:
+        """A name for the file's picture, without ending, that no other file has."""
+        if known := self._pictures.get(name_of(source)):
+            return known
+        name, number = source.id, 1
+        while name in self._taken:
+            number += 1
+            name = f"{source.id}-{number}"
+        self._taken.add(name)
+        return name
+
+    def add(self, outcome: Outcome, picture: str | None = None) -> None:
+        """Append an assessment; it is on its way to the disk when this returns."""
+        item, assessment = outcome.item, outcome.assessment
+        assert assessment is not None
+        line = {
+            "file": name_of(item.source),
+            "stamp": _stamp(item.source),
+            "sex": item.sex,
+            "picture": picture,
+            "assessment": assessment.to_dict(),
+        }
+        place = self._file.seek(0, 2)
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        self._note(line, place)
+
+    def results(self, items: Iterable[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """The assessments of these items as JSON objects, read one at a time."""
+        for item in items:
+            if (place := self._places.get(name_of(item.source))) is not None and self.holds(item):
+                self._file.seek(place)
+                yield item, json.loads(self._file.readline())["assessment"]
+
+    def _read(self, folder: str, model: str, revision: str) -> None:
+        self._file.seek(0)
+        place = 0
+        for number, text in enumerate(self._file, start=1):
+            if not text.endswith(b"\n"):  # the run was killed while it wrote this
+                self._file.truncate(place)
+                return
+            try:
+                line = json.loads(text)
+                used = line["assessment"]["model"]
+                self._note(line, place)
+            except (ValueError, TypeError, KeyError):
+                raise InputError(
+                    f"{folder} holds a damaged {LEDGER}: line {number} is not readable. Delete "
+                    "that line, or choose another folder."
+                ) from None
+            if used["revision"] != revision:
+                raise InputError(
+                    f"{folder} holds assessments by the weights {used['id']}, revision "
+                    f"{used['revision']}, and these are {model}, revision {revision}: choose "
+                    "another folder."
+                )
+            place += len(text)
+
+    def _note(self, line: dict[str, Any], place: int) -> None:
+        file = line["file"]
+        self._places[file] = place
+        self._inputs[file] = (line["stamp"], line["sex"])
+        if line["picture"]:
+            self._pictures[file] = line["picture"]
+            self._taken.add(line["picture"])
+        self.components.update(dict.fromkeys(line["assessment"]["components"]))
+
+
+class Failures:
+    """The file ``failures.csv`` of a folder: what the last run could not assess, and why."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FAILURES
+        self._path.unlink(missing_ok=True)
+
+    def add(self, outcome: Outcome) -> None:
+        """Append a failure."""
+        is_first = not self._path.exists()
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if is_first:
+                writer.writerow(["file", "id", "reason"])
+            source = outcome.item.source
+            writer.writerow([name_of(source), source.id, outcome.failure])
+
+
+def name_of(source: Source) -> str:
+    """A file as it was named, and in a zip its name there."""
+    path = source.path.as_posix()
+    return path if source.member is None else f"{path}/{source.member.filename}"
+
+
+def write_json(results: Iterable[tuple[Item, dict[str, Any]]], file: Any) -> None:
+    """A JSON list of the assessments."""
+    separator = "[\n"
+    for _, result in results:
+        file.write(separator + indent(json.dumps(result, indent=2), "  "))
+        separator = ",\n"
+    file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def write_csv(
+    results: Iterable[tuple[Item, dict[str, Any]]],
+    components: Iterable[str],
+    has_reference: bool,
+    file: Any,
+) -> None:
+    """One row an assessment: id, sex, age, unit, reference, every component, warnings, model."""
+    names = list(components)
+    reference = ["reference"] if has_reference else []
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*BEFORE, *reference, *names, *AFTER])
+    for item, result in results:
+        after = {
+            **result,
+            "warnings": "; ".join(result["warnings"]),
+            "model": result["model"]["id"],
+            "revision": result["model"]["revision"],
+        }
+        writer.writerow(
+            [result[name] for name in BEFORE]
+            + ([item.reference] if has_reference else [])
+            + [result["components"].get(name) for name in names]
+            + [after[name] for name in AFTER]
+        )
+
+
+def _stamp(source: Source) -> str:
+    """What changes when the file does: its size and date, in a zip its size and checksum."""
+    if source.member is not None:
+        return f"{source.member.file_size}-{source.member.CRC:08x}"
+    try:
+        found = source.path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size}-{found.st_mtime_ns}"
