@@ -11,25 +11,32 @@ from boneage.errors import InputError, run_command
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
+    from evaluate.ossification import Annotated
     from evaluate.run import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = ("rsna-test", "nih-chest-test")  # under data/
+ANNOTATED = "rsna-ossification"  # likewise: hands with annotated regions
 
 EPILOG = """\
 what is written to OUT:
   cases.csv        one line for each case and table cell
   assessments.csv  prediction intervals and reasons of refusals
   boxes.csv        attention boxes, in pixels of the source image
+  ossification.csv how attention boxes fit annotated regions, on the bundled rsna-ossification
   heat-maps.npz    Grad-CAMs of some adults
   weights.json     what the weights are: network, data, start, epochs
   tables.md        the papers' tables, published beside measured, and further statistics
   metrics.json     the same numbers as records
-  figures/         figure-2a.png, figure-2b.png, figure-3.png for hands; figure-4.png,
-                   figure-5.png, figure-adult-assessed.png, figure-adult-deviation.png for adults
+  figures/         figure-2a.png, figure-2b.png, figure-3.png, figure-robustness.png,
+                   figure-ossification.png for hands; figure-4.png, figure-5.png,
+                   figure-adult-assessed.png, figure-adult-deviation.png for adults
   run.json         versions, device, hashes of weights and data, duration, command
 
 exit codes: 0 evaluated, 2 bad arguments or input
+
+Table S5, robustness to rotation, scaling and contrast, is recorded by a command of its own:
+python -m evaluate.robustness --help
 
 examples:
   python -m evaluate --split test
@@ -97,8 +104,9 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     if args.weights and not args.data:  # of the bundled data, those the weights are for
         tasks = {hub.load_config(folder)["task"] for folder in args.weights}
         datasets = [dataset for dataset in datasets if dataset.folder.task in tasks]
+    annotated = [] if args.data else [_annotated()]
     if args.from_cases:
-        report = render(args.from_cases, args.out, datasets)
+        report = render(args.from_cases, args.out, datasets, annotated)
     else:
         processes = Processes()
         report = evaluate(
@@ -107,6 +115,7 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
             args.out,
             batch_size=args.batch_size,
             recorded=recorded.load(),
+            annotated=annotated,
             processes=processes,
             command=["python", "-m", "evaluate", *arguments],
         )
@@ -114,7 +123,7 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     if report:
         files = "tables.md, metrics.json, figures/"
         if not args.from_cases:
-            files += ", cases.csv, assessments.csv, boxes.csv, weights.json, run.json"
+            files += ", cases.csv and the other files that they are made from, run.json"
         print(f"{report.text()}\n\nWritten to {args.out}: {files}")
     return 0
 
@@ -130,6 +139,17 @@ def _datasets(folders: list[Path] | None, split: str) -> list[Dataset]:
             Dataset(f"{folder.name}/{split}", folder if split == "all" else folder.split(split))
         )
     return found
+
+
+def _annotated() -> Annotated:
+    """The bundled radiographs with annotated regions."""
+    from boneage import datasets
+    from evaluate.ossification import Annotated, read_regions
+    from evaluate.run import Dataset
+
+    path = ROOT / "data" / ANNOTATED
+    folder = datasets.load(path).split("validation")
+    return Annotated(Dataset(f"{ANNOTATED}/validation", folder), read_regions(path))
 
 
 def _predictors(folders: list[Path] | None, tasks: set[str], device: str | None) -> list[Predictor]:

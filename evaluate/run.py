@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from boneage.errors import InputError
-from evaluate import described, heat_maps
+from evaluate import described, heat_maps, ossification
 from evaluate.cases import (
     ASSESSMENTS,
     BOXES,
@@ -37,10 +37,12 @@ from evaluate.cases import (
     read_boxes,
     read_cases,
 )
+from evaluate.ossification import Annotated, Score
 from evaluate.processes import Processes
 from evaluate.published import Cell, filled_cells
 from evaluate.recorded import RecordedRow
 from evaluate.records import groups
+from evaluate.robustness import TABLE as ROBUSTNESS
 from evaluate.tables import Report, report
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def evaluate(
     *,
     batch_size: int = 16,
     recorded: Sequence[RecordedRow] = (),
+    annotated: Sequence[Annotated] = (),
     processes: Processes | None = None,
     command: Sequence[str] = (),
 ) -> Report | None:
@@ -107,6 +110,7 @@ def evaluate(
         out: folder for ``cases.csv`` and everything made from it.
         batch_size: images assessed together.
         recorded: rows that fill cells which no predictor fills.
+        annotated: radiographs with annotated regions, on which attention boxes are scored.
         processes: this one among several; by default alone.
         command: the command line, for ``run.json``.
 
@@ -133,6 +137,7 @@ def evaluate(
     patients = any(case.patient for dataset in datasets for case in dataset.folder.cases)
     writer = Writer(out, patients=patients) if processes.rank == 0 else None
     maps: dict[tuple[str, str, str], np.ndarray] = {}
+    scores: list[Score] = []
     with writer or nullcontext():
         for dataset in datasets:
             filled: set[tuple[str, str, str]] = set()
@@ -155,20 +160,36 @@ def evaluate(
                     for row in stored[dataset.name]
                     if (row.table, row.row, row.column) not in filled
                 )
+        for item in annotated:
+            for predictor in filter(ossification.has_boxes, predictors):
+                name = label(predictor)
+                batches = _assess(item.dataset, predictor, batch_size, processes)
+                outcomes = [outcome for batch in batches for outcome in batch]
+                if writer:
+                    for outcome in outcomes:
+                        writer.write(box_rows(outcome, dataset=item.dataset.name, weights=name))
+                    scores += ossification.score(outcomes, item, predictor, name)
     if processes.rank != 0:
         return None
     heat_maps.write(out, maps)
+    ossification.write(out, scores)
     provenances = {label(p): p.config["provenance"] for p in predictors}
-    provenances |= {row.weights: r.provenance for r in recorded for row in r.cases}
+    # Robustness is of weights that are there under their own name.
+    provenances |= {
+        row.weights: r.provenance for r in recorded for row in r.cases if row.table != ROBUSTNESS
+    }
     described.write(out, [described.describe(*item) for item in provenances.items()])
-    result = render(out / CASES, out, datasets)
+    result = render(out / CASES, out, datasets, annotated)
     write_json(
         out / RUN,
         {
             "command": shlex.join(command),
             "started": started.isoformat(timespec="seconds"),
             "duration_s": round(time.monotonic() - clock, 1),
-            "datasets": [describe_data(dataset) for dataset in datasets],
+            "datasets": [
+                describe_data(dataset)
+                for dataset in (*datasets, *(item.dataset for item in annotated))
+            ],
             "weights": [describe_weights(predictor) for predictor in predictors],
             "recorded": [row.name for row in recorded],
             "batch_size": batch_size,
@@ -178,17 +199,24 @@ def evaluate(
     return result
 
 
-def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Report:
+def render(
+    cases_file: Path,
+    out: Path,
+    datasets: Sequence[Dataset] = (),
+    annotated: Sequence[Annotated] = (),
+) -> Report:
     """Make ``tables.md``, ``metrics.json`` and the figures from a ``cases.csv``.
 
     Prediction intervals and the reasons of refusals come from ``assessments.csv``, attention boxes
-    from ``boxes.csv``, heat maps from ``heat-maps.npz``, what the weights are from
-    ``weights.json``, all beside it; without these files the tables and figures lack that part.
+    from ``boxes.csv``, how they fit annotated regions from ``ossification.csv``, heat maps from
+    ``heat-maps.npz``, what the weights are from ``weights.json``, all beside it; without these
+    files the tables and figures lack that part.
 
     Args:
         cases_file: the ``cases.csv``.
         out: folder to write to.
         datasets: where the images of figures 3 and 5 are found, by name.
+        annotated: radiographs with annotated regions, where these are found.
     """
     from evaluate.figures import draw
 
@@ -197,7 +225,8 @@ def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Rep
     boxes = read_boxes(cases_file.with_name(BOXES))
     found = groups(cases, details)
     weights = described.read(cases_file.with_name(described.WEIGHTS))
-    result = report(cases, found, details, weights)
+    scores = ossification.read(cases_file.with_name(ossification.SCORES))
+    result = report(cases, found, details, weights, scores, annotated)
     out.mkdir(parents=True, exist_ok=True)
     (out / TABLES).write_text(result.markdown(), encoding="utf-8")
     write_json(out / METRICS, list(result.records))
@@ -205,7 +234,7 @@ def render(cases_file: Path, out: Path, datasets: Sequence[Dataset] = ()) -> Rep
         (dataset.name, case.id): case.path for dataset in datasets for case in dataset.folder.cases
     }
     maps = heat_maps.read(cases_file.with_name(heat_maps.HEAT_MAPS))
-    draw(found, boxes, maps, images, out / "figures")
+    draw(found, boxes, maps, images, out / "figures", annotated, result.records)
     return result
 
 

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evaluate import ossification, robustness
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
 from evaluate.described import Description
+from evaluate.ossification import Annotated, Score
 from evaluate.published import BEST_OF_SEVERAL, OTHER_IMAGES, TASKS, Table, tables
 from evaluate.records import (
     COLUMNS,
@@ -23,7 +25,8 @@ from evaluate.records import (
 INTRODUCTION = (
     "Intervals are 95 % percentile bootstrap intervals over cases, or over patients where the "
     "labels name them. MAE: mean absolute error. Each row names its weights by id and revision; "
-    f"those that start with `{RECORDED}` were measured earlier with weights that are not shipped."
+    f"those that start with `{RECORDED}` were measured earlier, with weights that are not shipped "
+    "or by a command of its own."
 )
 
 
@@ -84,6 +87,8 @@ def report(
     groups: Sequence[Group],
     details: Sequence[AssessmentRow],
     weights: Sequence[Description] = (),
+    scores: Sequence[Score] = (),
+    annotated: Sequence[Annotated] = (),
 ) -> Report:
     """Measure everything that the cases allow.
 
@@ -92,6 +97,8 @@ def report(
         groups: of :func:`evaluate.records.groups`.
         details: the lines of ``assessments.csv``; only the reasons of refusals are taken.
         weights: the entries of ``weights.json``.
+        scores: the lines of ``ossification.csv``.
+        annotated: the radiographs that these are about.
     """
     records: list[Record] = []
     grids: list[Grid] = []
@@ -131,6 +138,19 @@ def report(
             title = f"S4. Weights outside the papers' tables, MAE in {unit}, on {dataset}"
             grids.append(_comparison(title, found, {}))
             records += found
+        if unit == "months":
+            found = robustness.records(cases, dataset)
+            grids.append(_robustness(dataset, found))
+            records += found
+    for group in ossification.by_weights(scores):
+        for grid, found in _ossification(group):
+            grids.append(grid)
+            records += found
+    for item in annotated if scores else ():
+        found = ossification.agreement_records(item)
+        title = f"S9. Agreement of the two observers' boxes, on {item.dataset.name}"
+        grids.append(_matrix(title, found, "Region", ossification.AGREEMENT, [_S9]))
+        records += found
     used = {name for row in cases for name in row.weights.split(UNION)}
     if shown := [entry for entry in weights if entry["weights"] in used]:
         rows = tuple(tuple(entry[name] for name in _WEIGHTS) for entry in shown)
@@ -160,6 +180,78 @@ _S3 = (
     "Paired on the same cases; a negative difference says that the first unit errs less, an "
     "interval that holds 0 says that these cases do not decide it."
 )
+
+
+_S5 = (
+    "Liu et al. claim stable performance under rotation, scaling and contrast changes and publish "
+    "no number. Every change is made to the image before its preprocessing: rotation "
+    "(counter-clockwise) and scaling about the middle, bilinear, where what comes in from outside "
+    "has the value of the nearest pixel of the border; contrast about the mean grey, cut off at "
+    "black and white. The images are squashed to squares, so that a rotation is slightly sheared. "
+    "Differences are paired by case."
+)
+_S6 = (
+    "These are validation images: weights are selected by their MAE on them, among others. No "
+    "annotated region was used to train or select. Measured of each image are box centres inside "
+    "a region, the share of the boxes whose centre lies in one; boxes that overlap a region, "
+    "however little; regions covered, the share of the 17 regions (4 DIP, 5 PIP, 5 MCP, radius, "
+    "ulna, wrist; the expert's) whose centre lies in a box."
+)
+_S7 = (
+    "Paired by image; positive where the agent's boxes fit better, an interval that holds 0 says "
+    "that these images do not decide it. Three baselines draw at random; mean boxes and usual "
+    "anchors are the same for every image of a sex, but for the image itself being left out."
+)
+_S8 = (
+    "Covered: share of the regions of that name whose centre lies in one of R1 to R3. Box centres "
+    "inside: share of R1 to R3 whose centre lies in a region of that name. The wrist region holds "
+    "the carpals; a proximal phalanx lies between its MCP and its PIP region."
+)
+_S9 = (
+    "Each box of the expert is compared with the other observer's box of that name that it "
+    "overlaps most. Intervals resample images."
+)
+
+
+def _robustness(dataset: str, records: Sequence[Record]) -> Grid:
+    weights = next((r["weights"] for r in records if r["weights"]), None)
+    by = f", by {weights}" if weights else ""
+    title = f"S5. Robustness of the age in months, on {dataset}{by}"
+    if weights:
+        return _matrix(title, records, "Change", robustness.COLUMNS, [_S5])
+    return Grid(title, ("Change", "MAE"), (("all", "-"),), (f"{robustness.NOT_MEASURED}.",))
+
+
+def _ossification(scores: Sequence[Score]) -> list[tuple[Grid, list[Record]]]:
+    """Tables S6 to S8 of one set of weights."""
+    name = f"on {scores[0].dataset}, by {scores[0].weights}"
+    chosen = "; ".join(f"{chooser}: {how}" for chooser, how in ossification.CHOOSERS.items())
+    boxes = ossification.score_records(scores)
+    differences = ossification.difference_records(scores)
+    names = ossification.name_records(scores)
+    return [
+        (
+            _matrix(
+                f"S6. Attention boxes and annotated ossification regions, {name}", boxes,
+                "Measure, boxes", ossification.COLUMNS, [_S6, f"Boxes are {chosen}."],
+            ),
+            boxes,
+        ),
+        (
+            _matrix(
+                f"S7. What attention adds to boxes chosen blindly, {name}", differences,
+                "Measure, difference", ossification.COLUMNS, [_S7],
+            ),
+            differences,
+        ),
+        (
+            _matrix(
+                f"S8. Attention boxes R1 to R3 by region, {name}", names, "Region",
+                ossification.BY_NAME, [_S8],
+            ),
+            names,
+        ),
+    ]  # fmt: skip
 
 
 def _other_images(dataset: str, table: Table) -> list[str]:
@@ -210,16 +302,27 @@ def _comparison(
 
 def _by_sex(title: str, records: Sequence[Record], what: str, notes: Sequence[str]) -> Grid:
     """A line for each statistic or age band; value, interval and n for all cases and each sex."""
+    return _matrix(title, records, what, tuple(COLUMNS), notes)
+
+
+def _matrix(
+    title: str,
+    records: Sequence[Record],
+    what: str,
+    columns: Sequence[str],
+    notes: Sequence[str],
+) -> Grid:
+    """A line for each row of the records; value, interval and n in each of their columns."""
     places = {(record["row"], record["column"]): record for record in records}
-    first = [record for record in records if record["column"] == "all"]
+    first = [record for record in records if record["column"] == columns[0]]
     published = any(record["published"] is not None for record in first)
-    header = (what, "Unit", *(["Published"] if published else []), *COLUMNS)
+    header = (what, "Unit", *(["Published"] if published else []), *columns)
     rows = tuple(
         (
             record["row"],
             record["unit"],
             *([_number(record["published"])] if published else []),
-            *(_cell(places[record["row"], column]) for column in COLUMNS),
+            *(_cell(places.get((record["row"], column))) for column in columns),
         )
         for record in first
     )
@@ -243,7 +346,9 @@ def _refusals(group: Group, details: Sequence[AssessmentRow]) -> list[str]:
     ]
 
 
-def _cell(record: Record) -> str:
+def _cell(record: Record | None) -> str:
+    if record is None:
+        return ""
     if record["measured"] is None:
         return f"- (n={record['n']})"
     return f"{_number(record['measured'])} {_interval(record)} (n={record['n']})".replace("  ", " ")
