@@ -60,7 +60,8 @@ def files_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder of this name is hidden or a system's own."""
-    return name.startswith(".") or name.lower() in JUNK
+    hidden = name.startswith(".") and name not in (".", "..")
+    return hidden or name.lower() in JUNK
 
 
 def plain_name(info: zipfile.ZipInfo) -> str:

@@ -1,0 +1,98 @@
+"""Tables of sexes as people's spreadsheets write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from boneage import case_table
+from boneage.batch import Source
+from boneage.case_table import CaseTable, Row
+from boneage.errors import InputError
+
+
+def read(text: str, task: str = "hand") -> CaseTable:
+    return case_table.read(text.encode(), "sexes.csv", task)
+
+
+def source(file: str) -> Source:
+    return Source(Path(file), Path(file).stem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,sex,boneage\n1,F,120.5\n2,M,\n",
+        "\ufeffID;Sex;BoneAge\r\n1;female;120,5\r\n2;boy;\r\n",
+        "FILE\tMALE\tBONEAGE\n1\tFalse\t120.5\n\n2\tTRUE\t\n",
+        'file,male,boneage\n"scans/1","0","120.5"\nC:\\scans\\2,1,\n',
+    ],
+)
+def test_spellings(text: str) -> None:
+    assert read(text).rows == {"1": Row("F", 120.5), "2": Row("M", None)}
+
+
+def test_files_with_and_without_ending() -> None:
+    table = read("file,sex\n1.png,F\n2,M\n3.dcm,F\n")
+    sources = [source(file) for file in ("a/1.png", "b/2.webp", "3.png", "4.png")]
+    assert [item.sex for item in table.items(sources)] == ["F", "M", None, None]
+    assert [item.sex for item in table.items(sources, "M")] == ["F", "M", "M", "M"]
+    assert table.without_file(sources) == ["3.dcm"]
+    assert table.report(sources) == [
+        "2 files have no row in the table: 3.png, 4.png.",
+        "1 row of the table has no file: 3.dcm.",
+    ]
+
+
+def test_no_table_has_nothing_to_report() -> None:
+    assert CaseTable().report([source("1.png")]) == []
+    (item,) = CaseTable().items([source("1.png")], "F")
+    assert (item.sex, item.reference) == ("F", None)
+
+
+def test_many_names_are_counted() -> None:
+    (note,) = read("id,sex\n1,F\n").report(
+        [source("1.png"), *(source(f"{n}.png") for n in "abcdefg")]
+    )
+    assert note == "7 files have no row in the table: a.png, b.png, c.png, d.png, e.png and 2 more."
+
+
+def test_adults_have_ages_in_years_and_need_no_sex() -> None:
+    table = read("id,age,boneage\n1,54,3\n", "adult")
+    assert table.rows == {"1": Row(None, 54.0)}
+
+
+def test_an_age_that_is_no_bone_age_is_not_compared_with() -> None:
+    table = read("id,sex,age\n1,F,10\n")
+    assert table.rows == {"1": Row("F", None)}
+    assert "column age of the table was not used" in table.report([source("1.png")])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "has the columns none"),
+        ("name,sex\n1,F\n", "has the columns name, sex; it needs id or file"),
+        ("id,notes\n1,F\n", "needs id or file, and sex or male"),
+        ("id,sex\n1,F\n,M\n", "row 3: the id is missing"),
+        ("id,sex\n1,F\n1,M\n", "row 3: 1 comes twice"),
+        ("id,sex\n1,F\n2,diverse\n", r"row 3 \(2\): sex is 'diverse'; expected are F or M"),
+        ("id,male\n1,maybe\n", r"row 2 \(1\): male is 'maybe'; expected are True or False"),
+        ("id,sex,boneage\n1,F,old\n", r"row 2 \(1\): boneage is 'old'; expected are months"),
+        ("id,sex,boneage\n1,F,nan\n", "boneage is 'nan'"),
+        ("id,sex,boneage\n1,F,241\n", "0 to 240"),
+        ('id;sex\n1;"F' + "x" * 200_000, "not a readable CSV"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(text)
+
+
+def test_not_utf_8_and_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="UTF-8"):
+        case_table.read("id;sex\nJörg;F\n".encode("latin-1"), "sexes.csv", "hand")
+    monkeypatch.setattr(case_table, "MAX_BYTES", 4)
+    with pytest.raises(InputError, match="larger than"):
+        read("id,sex\n1,F\n")
