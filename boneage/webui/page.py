@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from boneage.webui import about, adult, hand, results
+from boneage.webui import about, adult, guard, hand, results
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
@@ -58,6 +59,7 @@ def build(predictor: Predictor, regions: Regions, *, queue: int = QUEUE) -> gr.B
         regions: the weights for adults; where there are none, there is no tab for them.
         queue: visitors who may wait; those beyond are told that the page is busy.
     """
+    guard.own_folder()  # before Gradio asks where uploads go
     with gr.Blocks(
         title="boneage", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as page:
@@ -86,6 +88,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
     Raises:
         OSError: if the port is taken.
     """
+    max_bytes = max(each.MAX_BYTES for each in TABS)
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -97,13 +100,17 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
         mcp_server=False,
         enable_monitoring=False,
         run_history=False,
-        max_file_size=max(tab.MAX_BYTES for tab in TABS),
+        max_file_size=max_bytes,
         state_session_capacity=1000,
         footer_links=["api", "settings"],
         theme=theme(),
         css_paths=[FOLDER / f"{name}.css" for name in STYLES],
         js=script(),
-        app_kwargs={"routes": results.routes()},
+        app_kwargs={
+            "routes": results.routes(),
+            "middleware": [Middleware(guard.Guard, max_upload=max_bytes)],
+            "lifespan": guard.keep_clean,
+        },
     )
     return url
 

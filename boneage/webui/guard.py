@@ -1,0 +1,239 @@
+"""What stands between the page and the network: limits of requests, and the end of what was given.
+
+Gradio deletes the uploads that it knows of. An upload that was broken off, a session's last result
+and what a killed process left it does not; :func:`keep_clean` does. :class:`Guard` refuses what no
+browser sends: requests without end, and addresses in place of files, which the server would fetch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PREFIX = "boneage-"
+# Gradio deletes what it knows of before this age (page.DELETE_CACHE); this is for the rest. Looked
+# for so often that nothing becomes an hour old.
+AGE = 3300  # s
+EVERY = 240  # s
+UPLOAD = "/gradio_api/upload"
+MAX_CALL_BYTES = 4 * 2**20
+"""The largest request that is no upload."""
+ENVELOPE_BYTES = 2**20
+"""What an upload's request may have beside the file: names and separators."""
+BUSY = "The page is busy: {waiting} requests are waiting. Please try again in a minute."
+GONE = "The file was never uploaded, or is deleted by now. Please give it again."
+ADDRESS = "Send the file itself, not an address: this page fetches nothing."
+
+
+@cache
+def own_folder() -> Path:
+    """Where this process keeps what visitors give; deleted when the process ends.
+
+    ``$GRADIO_TEMP_DIR`` where it is set, and it is set hereafter, since Gradio reads it.
+    """
+    if folder := os.environ.get("GRADIO_TEMP_DIR"):
+        return Path(folder)
+    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    os.environ["GRADIO_TEMP_DIR"] = str(path)
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@asynccontextmanager
+async def keep_clean(app: Any) -> AsyncIterator[None]:
+    """While the app runs, delete what was given before :data:`AGE`.
+
+    Args:
+        app: Gradio's; its sessions are emptied too.
+    """
+
+    async def sweep_on() -> None:
+        while True:
+            with suppress(Exception):  # whatever goes wrong once must not end the sweeping
+                await asyncio.to_thread(sweep_all, AGE)
+                forget(app.state_holder, AGE)
+            await asyncio.sleep(EVERY)
+
+    task = asyncio.create_task(sweep_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def sweep_all(age: float) -> None:
+    """:func:`sweep` this process's folder and those that killed processes left behind."""
+    own = own_folder()
+    sweep(own, age)
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()  # of a link itself, which is not followed
+            mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+            if folder != own and mine and folder.is_dir() and not folder.is_symlink():
+                sweep(folder, age)
+                if datetime.now().timestamp() - status.st_mtime > age:
+                    folder.rmdir()
+
+
+def sweep(folder: Path, age: float) -> None:
+    """Delete files last changed more than ``age`` seconds ago, and folders that are empty then."""
+    limit = datetime.now().timestamp() - age
+    for root, folders, files in os.walk(folder, topdown=False):
+        for path in (Path(root) / name for name in files):
+            with suppress(OSError):
+                if path.lstat().st_ctime <= limit:
+                    path.unlink()
+        for path in (Path(root) / name for name in folders):
+            with suppress(OSError):  # not empty
+                if path.lstat().st_ctime <= limit:
+                    path.rmdir()
+
+
+def forget(sessions: Any, age: float) -> None:
+    """Drop the results that Gradio keeps of sessions not used for ``age`` seconds.
+
+    It keeps the last value of every component, pictures included, until a thousand sessions later.
+
+    Args:
+        sessions: Gradio's ``StateHolder``.
+        age: seconds.
+    """
+    limit = datetime.now() - timedelta(seconds=age)
+    for name, used in list(sessions.time_last_used.items()):
+        if used <= limit and name in sessions.session_data:
+            sessions.session_data[name].config_values.clear()
+
+
+class Guard:
+    """ASGI middleware that limits requests and says why one is refused.
+
+    Args:
+        app: what it stands before.
+        max_upload: bytes of the largest file; a request may have that much in all its files.
+    """
+
+    def __init__(self, app: ASGIApp, max_upload: int) -> None:
+        from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+        self._upload = RequestBodyLimitMiddleware(app, max_upload + ENVELOPE_BYTES)
+        self._call = RequestBodyLimitMiddleware(_Calls(app), MAX_CALL_BYTES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/") == UPLOAD:
+            with suppress(_disconnected()):  # a browser that left gets no answer
+                await self._upload(scope, receive, send)
+        else:
+            await self._call(scope, receive, send)
+
+
+class _Calls:
+    """Refuses addresses and foreign paths in place of uploads; says how many wait when busy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            if scope["type"] == "http" and re.search(r"/file[=/]https?:|/proxy=", scope["path"]):
+                await _answer(400, ADDRESS, send)
+                return
+            await self._app(scope, receive, send)
+            return
+        body = await _body(receive)
+        if body is None:
+            return
+        if refused := _refused(body, own_folder()):
+            await _answer(400, refused, send)
+            return
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, replay, _Polite(send))
+
+
+class _Polite:
+    """Sends on; in place of Gradio's answer when its queue is full, a sentence and when to return.
+
+    The page shows the sentence of any status but 503, for which it has its own.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._held: Message | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 503:
+            self._held = message
+            return
+        if self._held:
+            if full := re.search(rb"Queue is full.* size is (\d+)", message.get("body", b"")):
+                sentence = BUSY.format(waiting=full[1].decode())
+                await _answer(429, sentence, self._send, [(b"retry-after", b"60")])
+                return
+            await self._send(self._held)
+            self._held = None
+        await self._send(message)
+
+
+def _disconnected() -> type[Exception]:
+    from starlette.requests import ClientDisconnect
+
+    return ClientDisconnect
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body, whose size is limited outside; None if the visitor left before its end."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _refused(body: bytes, folder: Path) -> str | None:
+    """Why a JSON body is refused: it names a file that does not lie in the uploads' folder."""
+    try:
+        waiting: list[Any] = [json.loads(body)]
+    except (ValueError, RecursionError):  # not ours to say: Gradio refuses it
+        return None
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            path = value.get("path")
+            if isinstance(path, str) and path:
+                if re.match(r"\s*https?:", path, re.IGNORECASE):
+                    return ADDRESS
+                if not Path(os.path.abspath(path)).is_relative_to(folder.resolve()):
+                    return GONE
+            waiting += value.values()
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            waiting += value
+    return None
+
+
+async def _answer(
+    status: int, sentence: str, send: Send, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    body = json.dumps({"detail": sentence}).encode()
+    length = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": [*length, *headers]})
+    await send({"type": "http.response.body", "body": body})
