@@ -1,0 +1,283 @@
+"""The Batch tab's functions, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from boneage import datasets
+from boneage.errors import InputError
+from boneage.predictor import Predictor
+from boneage.webui import batch, batch_cards
+from boneage.webui.batch import SHOWN, Visit
+from boneage.webui.batch_cards import Case
+
+
+@pytest.fixture(scope="module")
+def tiny(untrained: Path) -> Predictor:
+    return Predictor.load(untrained)
+
+
+@pytest.fixture
+def films(tmp_path: Path, rsna_test_dir: Path) -> list[str]:
+    """Nine radiographs, the fifth broken."""
+    paths = []
+    for case in datasets.load(rsna_test_dir).cases[:9]:
+        paths.append(Path(shutil.copy(case.path, tmp_path)))
+    paths[4].write_bytes(b"RIFF1234WEBP broken")
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def table(tmp_path: Path, rsna_test_dir: Path) -> str:
+    """Sexes and references of the first seven, and a row without a file."""
+    lines = ["id;male;boneage", "lost;True;60"]
+    for case in datasets.load(rsna_test_dir).cases[:7]:
+        lines.append(f"{case.id};{case.sex == 'M'};{case.age}")
+    path = tmp_path / "sexes.csv"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def named(updates: tuple[Any, ...]) -> dict[str, Any]:
+    """What the updates change."""
+    return {n: u for n, u in zip(SHOWN, updates, strict=True) if u != gr.skip()}
+
+
+def case(**changes: Any) -> Case:
+    whole = {
+        "file": "1.png", "id": "1", "sex": "F", "age": 120.04, "reference": None, "warnings": (),
+        "failure": None, "assessment": {"model": {"id": "w", "revision": "0123"}, "age": 120.04},
+    }  # fmt: skip
+    return Case(**(whole | changes))
+
+
+def readers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "boneage-reader"]
+
+
+def wait_for_readers() -> None:
+    for thread in readers():
+        thread.join(timeout=60)
+    assert not readers()
+
+
+class TestRun:
+    def test_from_files_to_results(self, tiny: Predictor, films: list[str], table: str) -> None:
+        visit = Visit()
+        begun = named(batch.begin(visit))
+        assert begun["cancel"]["visible"]
+        assert not begun["start"]["interactive"]
+        updates = [named(u) for u in batch.run_files(tiny, visit, films, table, "F")]
+        assert (
+            [
+                re.search(r"<strong>(\d+) of 9", u["progress"])[1]  # type: ignore[index]
+                for u in updates[:-1]
+            ]
+            == ["0", "4", "8"]
+        )
+        end = updates[-1]
+        assert end["start"]["interactive"]
+        assert not end["cancel"]["visible"]
+        rows = end["table"]["value"]["data"]
+        assert [row[0] for row in rows] == [Path(film).name for film in films]
+        assert "Not assessed" in rows[4][-1]
+        assert [row[2] is None for row in rows] == [n == 4 for n in range(9)]
+        for row, known in zip(rows, [True] * 7 + [False] * 2, strict=True):
+            assert (row[4] is not None) == known
+        assert "8 assessed, 1 not" in end["progress"]
+        assert "2 files have no row in the table" in end["progress"]
+        assert "1 row of the table has no file: lost" in end["progress"]
+        assert "9 of 9 files done, 1 of them not assessed." in end["announced"]
+        assert '<th scope="row">All</th><td>6</td>' in end["comparison"]
+        assert end["comparison"].count("data:image/png") == 2
+        wait_for_readers()
+
+    def test_numbers_are_the_predictors(self, tiny: Predictor, films: list[str]) -> None:
+        from boneage import images
+
+        visit = Visit(wanted=True)
+        *_, end = batch.run_files(tiny, visit, films[:3], None, "M")
+        for row, film in zip(named(end)["table"]["value"]["data"], films, strict=False):
+            (alone,) = tiny.assess(images.read(film), "M")
+            assert row[2] == pytest.approx(alone.age, abs=0.06)
+        assert named(end)["comparison"] == ""
+        assert named(end)["table"]["value"]["headers"] == [
+            "File", "Sex", "Age (months)", "Years and months", "Notes",
+        ]  # fmt: skip
+
+    def test_cancel_keeps_what_is_done(self, tiny: Predictor, films: list[str]) -> None:
+        visit = Visit(wanted=True)
+        updates = []
+        for update in batch.run_files(tiny, visit, films, None, "F"):
+            updates.append(named(update))
+            if "4 of 9" in updates[-1]["progress"]:
+                assert not batch.cancel(visit)["interactive"]
+        end = updates[-1]
+        assert "Stopped after 8 of 9" in end["progress"]
+        assert len(end["table"]["value"]["data"]) == 8
+        assert "Download as CSV" in end["downloads"]
+        wait_for_readers()
+
+    def test_cancel_before_its_turn(self, tiny: Predictor, films: list[str]) -> None:
+        visit = Visit()
+        batch.begin(visit)
+        batch.cancel(visit)
+        (end,) = batch.run_files(tiny, visit, films, None, "F")
+        assert "cancelled" in named(end)["progress"]
+        assert named(end)["start"]["interactive"]
+
+    def test_closing_stops_the_work(self, tiny: Predictor, films: list[str]) -> None:
+        many = films * 30
+        running = batch.run_files(tiny, Visit(wanted=True), many, None, "F")
+        next(running)
+        assert "4 of 270" in named(next(running))["progress"]
+        assert readers()
+        running.close()  # what Gradio does when the browser's tab is closed
+        wait_for_readers()
+
+    def test_nothing_given_is_explained(self, tiny: Predictor) -> None:
+        (end,) = batch.run_files(tiny, Visit(wanted=True), None, None, "")
+        assert "No file was given" in named(end)["progress"]
+        assert named(end)["start"]["interactive"]
+
+    def test_example_has_reference_ages(self) -> None:
+        given = batch.example()
+        assert len(given.items) == batch.EXAMPLES
+        assert all(item.reference and item.sex for item in given.items)
+        assert {item.sex for item in given.items} == {"F", "M"}
+
+
+class TestGather:
+    def test_zip_and_files(self, films: list[str], tmp_path: Path) -> None:
+        path = tmp_path / "films.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(films[0], "../one.webp")
+            archive.writestr("__MACOSX/._one.webp", b"junk")
+        given = batch.gather([str(path), films[1]], None, "girl")
+        assert [item.source.file for item in given.items] == ["one.webp", Path(films[1]).name]
+        assert {item.sex for item in given.items} == {"F"}
+
+    def test_limits(
+        self, films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(batch, "MAX_FILES", 8)
+        with pytest.raises(InputError, match="more than 8 files"):
+            batch.gather(films, None, "F")
+        monkeypatch.setattr(batch, "MAX_BYTES", 2**10)
+        with pytest.raises(InputError, match="GB in all"):
+            batch.gather(films[:2], None, "F")
+
+    def test_what_is_wrong_is_named(self, films: list[str], tmp_path: Path) -> None:
+        table = tmp_path / "sexes.csv"
+        table.write_text("id,sex\n1,girlish\n")
+        for arguments, reason in (
+            ((films, str(table), ""), r"sexes.csv, row 2 \(1\): sex is 'girlish'"),
+            ((films, None, "diverse"), "'diverse'"),
+            ((films, str(tmp_path / "gone.csv"), ""), "deleted within an hour"),
+            (([], None, "F"), "No file"),
+        ):
+            with pytest.raises(InputError, match=reason) as error:
+                batch.gather(*arguments)
+            assert str(tmp_path) not in str(error.value)
+
+
+class TestApi:
+    def test_answer(self, tiny: Predictor, films: list[str], table: str) -> None:
+        answer = batch.assess_files(tiny, films, table, "")
+        assert [a["id"] for a in answer["assessments"]] == [
+            Path(film).stem for n, film in enumerate(films[:7]) if n != 4
+        ]
+        reasons = {failure["id"]: failure["reason"] for failure in answer["failures"]}
+        assert reasons.keys() == {Path(films[n]).stem for n in (4, 7, 8)} | {"lost"}
+        assert "damaged" in reasons[Path(films[4]).stem]
+        assert "needs it: F or M" in reasons[Path(films[7]).stem]
+        assert answer["summary"]["all"]["n"] == 6
+        assert answer["summary"]["unit"] == "months"
+        json.dumps(answer)
+
+    def test_without_references_there_is_no_summary(
+        self, tiny: Predictor, films: list[str]
+    ) -> None:
+        assert batch.assess_files(tiny, films[:1], None, "F")["summary"] is None
+
+    def test_refusal(self, tiny: Predictor) -> None:
+        with pytest.raises(gr.Error, match="No file"):
+            batch.assess_files(tiny, None, None, "F")
+
+
+class TestCards:
+    def test_csv_begins_no_formula(self) -> None:
+        evil = ["=1+1.png", "+1.png", "-1.png", "@SUM(A1).png", "\t=1.png"]
+        cases = [case(file=name, id=name[:-4]) for name in evil]
+        cases.append(case(failure="=cmd", age=None, assessment=None, reference=9.0))
+        cases.append(case(reference=130.0))
+        rows = list(csv.DictReader(io.StringIO(batch_cards.as_csv(cases, "months"))))
+        assert [row["file"] for row in rows[:5]] == [f"'{name}" for name in evil]
+        assert [row["id"] for row in rows[:5]] == [f"'{name[:-4]}" for name in evil]
+        assert rows[5]["failure"] == "'=cmd"
+        assert rows[6]["difference_months"] == "-10.0"
+        assert rows[6]["age"] == "10 y 0 m"
+        assert rows[6]["revision"] == "0123"
+
+    def test_downloads_hold_the_results(self) -> None:
+        cases = [case(file="Jörg.png", reference=130.0)]
+        html = batch_cards.downloads(cases, "months", ["lost"])
+        table, answer = (
+            base64.b64decode(data).decode("utf-8-sig")
+            for data in re.findall(r"base64,([^\"]+)", html)
+        )
+        assert "Jörg.png,1,F,120.0" in table
+        found = json.loads(answer)
+        assert found["assessments"] == [cases[0].assessment]
+        assert found["failures"][0]["id"] == "lost"
+        assert found["summary"]["all"]["bias"] == -9.96
+        assert batch_cards.downloads([], "months") == ""
+
+    def test_names_are_escaped(self) -> None:
+        evil = "<img src=x onerror=alert(1)>"
+        html = batch_cards.ended([case(file=evil)], 1, [f"1 file has no row: {evil}."])
+        assert "<img" not in html
+        assert "&lt;img" in html
+
+    @pytest.mark.parametrize(
+        ("elapsed", "done", "words"),
+        [
+            (5, 0, ""),
+            (1, 1, "about 2 minutes left"),
+            (10, 50, "less than a minute left"),
+            (60, 50, "about 1 minute left"),
+        ],
+    )
+    def test_time_left(self, elapsed: float, done: int, words: str) -> None:
+        assert batch_cards.time_left(elapsed, done, 100) == words
+
+    def test_announcements_are_few(self) -> None:
+        said = {batch_cards.announcement(done, 2000) for done in range(0, 2001, 4)}
+        assert len(said) == 11
+
+    def test_years_and_months_and_sex_in_words(self) -> None:
+        (row,) = batch_cards.table([case()], "months")["data"]
+        assert row == ["1.png", "Female", 120.0, "10\xa0y\xa00\xa0m", ""]
+
+
+def test_tab_builds_and_names_its_endpoint(tiny: Predictor) -> None:
+    with gr.Blocks(analytics_enabled=False) as page:
+        batch.build(tiny)
+    endpoints = page.get_api_info()["named_endpoints"]
+    assert list(endpoints) == ["/batch"]
+    assert [p["label"] for p in endpoints["/batch"]["parameters"]] == ["files", "table", "sex"]
+    groups = {fn.concurrency_id for fn in page.fns.values()}
+    assert "batch" in groups
+    assert "model" not in groups
