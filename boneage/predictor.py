@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boneage import bundled, hub, images, quality, volumes
+from boneage.calibration import Intervals
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.sex import SEX_NAMES
@@ -178,6 +179,7 @@ class Predictor:
         preprocess = dict(config["preprocess"])
         preprocess["percentiles"] = tuple(preprocess["percentiles"])
         self.preprocess = Preprocess(**preprocess)
+        self.intervals = Intervals.of(config)
 
     @classmethod
     def load(
@@ -354,13 +356,16 @@ class Predictor:
         side = np.array([radiograph.width, radiograph.height] * 2)
         if refused := radiograph.unassessable:
             components, boxes, scores, heat_map = {}, [], [], None
+        age, interval = components.get("assembled"), None
+        if self.intervals and age is not None:
+            interval = Interval(*self.intervals.around(age), self.intervals.coverage)
         return Assessment(
             id=radiograph.id,
             task=self.config["task"],
             sex=sex,
-            age=components.get("assembled"),
+            age=age,
             unit=self.config["unit"],
-            interval=None,
+            interval=interval,
             components=components,
             boxes=tuple(
                 Box(*(np.array(box) * side).tolist(), score, components[f"R{i + 1}"])
