@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from starlette.middleware import Middleware
 
-from boneage.webui import about, adult, guard, hand, results
+from boneage.webui import about, adult, batch, guard, hand, results
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
     from boneage.webui.regions import Regions
 
-TABS = (hand, adult)
+TABS = (hand, batch, adult)
 
 HEADER = """
 <header class="page-header">
@@ -43,7 +43,7 @@ FOOTER = """
 </footer>"""
 
 FOLDER = Path(__file__).parent
-STYLES = ("page", "results", "about")
+STYLES = ("page", "batch", "results", "about")
 # Files are looked for every 10 minutes and deleted when older than 50: none is older than an hour.
 DELETE_CACHE = (600, 3000)
 QUEUE = 64  # visitors
@@ -68,6 +68,8 @@ def build(predictor: Predictor, regions: Regions, *, queue: int = QUEUE) -> gr.B
         with gr.Tabs():
             with gr.Tab(hand.TITLE):
                 hand.build(predictor)
+            with gr.Tab(batch.TITLE):
+                batch.build(predictor)
             if regions.names:
                 with gr.Tab(adult.TITLE):
                     adult.build(regions)
