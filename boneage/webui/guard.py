@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFIX = "boneage-"
-# Gradio deletes what it knows of before this age (page.DELETE_CACHE); this is for the rest. Looked
-# for so often that nothing becomes an hour old.
+# Gradio deletes what it knows of before this age (page.DELETE_CACHE); this is for the rest.
 AGE = 3300  # s
-EVERY = 240  # s
+# So often that the results of many visitors do not pile up in memory.
+EVERY = 10  # s
 UPLOAD = "/gradio_api/upload"
+DEEP_LINK = "/gradio_api/deep_link"
 MAX_CALL_BYTES = 4 * 2**20
 """The largest request that is no upload."""
 ENVELOPE_BYTES = 2**20
@@ -37,6 +38,9 @@ ENVELOPE_BYTES = 2**20
 BUSY = "The page is busy: {waiting} requests are waiting. Please try again in a minute."
 GONE = "The file was never uploaded, or is deleted by now. Please give it again."
 ADDRESS = "Send the file itself, not an address: this page fetches nothing."
+
+
+_ADDRESSES = re.compile(r"/file[=/]https?:|/proxy=")
 
 
 @cache
@@ -65,7 +69,7 @@ async def keep_clean(app: Any) -> AsyncIterator[None]:
         while True:
             with suppress(Exception):  # whatever goes wrong once must not end the sweeping
                 await asyncio.to_thread(sweep_all, AGE)
-                forget(app.state_holder, AGE)
+                forget(app.state_holder)
             await asyncio.sleep(EVERY)
 
     task = asyncio.create_task(sweep_on())
@@ -103,19 +107,16 @@ def sweep(folder: Path, age: float) -> None:
                     path.rmdir()
 
 
-def forget(sessions: Any, age: float) -> None:
-    """Drop the results that Gradio keeps of sessions not used for ``age`` seconds.
+def forget(sessions: Any) -> None:
+    """Drop what Gradio keeps of the sessions for links to them, which this page does not have.
 
-    It keeps the last value of every component, pictures included, until a thousand sessions later.
+    It is the last value of every component, pictures included, until a thousand sessions later.
 
     Args:
         sessions: Gradio's ``StateHolder``.
-        age: seconds.
     """
-    limit = datetime.now() - timedelta(seconds=age)
-    for name, used in list(sessions.time_last_used.items()):
-        if used <= limit and name in sessions.session_data:
-            sessions.session_data[name].config_values.clear()
+    for session in list(sessions.session_data.values()):
+        session.config_values.clear()
 
 
 class Guard:
@@ -148,8 +149,11 @@ class _Calls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
-            if scope["type"] == "http" and re.search(r"/file[=/]https?:|/proxy=", scope["path"]):
+            if scope["type"] == "http" and re.search(_ADDRESSES, scope["path"]):
                 await _answer(400, ADDRESS, send)
+                return
+            if scope["type"] == "http" and scope["path"].startswith(DEEP_LINK):
+                await _answer(404, "Not found.", send)  # it would write a session to the disk
                 return
             await self._app(scope, receive, send)
             return

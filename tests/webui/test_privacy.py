@@ -147,16 +147,20 @@ class TestUploads:
         assert (other / "hand.png").exists()
         assert (target / "hand.png").exists()
 
-    def test_pictures_of_a_session_are_forgotten(self, site: Site, film: bytes) -> None:
-        site.answer(site.upload("hand.webp", film), "visitor")
+    def test_results_of_a_session_are_forgotten(self, site: Site, film: bytes) -> None:
+        path = site.upload("forgotten.webp", film)
+        site.answer(path, "visitor")
         sessions = site.blocks.app.state_holder
         kept = sessions.session_data["visitor"].config_values
-        guard.forget(sessions, 3600)
-        assert "4360" in str(kept) or "hand" in str(kept)
-        assert kept
-        guard.forget(sessions, 0)
-        assert not kept
-        assert '"age"' in site.answer(site.upload("hand.webp", film), "visitor")
+        assert "forgotten" in str(kept)
+        guard.forget(sessions)
+        assert "forgotten" not in str(kept)
+        assert '"age"' in site.answer(path, "visitor")
+
+    def test_no_session_is_written_to_the_disk(self, site: Site, film: bytes) -> None:
+        site.answer(site.upload("hand.webp", film), "visitor")
+        link = f"{site.url}gradio_api/deep_link?session_hash=visitor"
+        assert httpx.get(link).status_code == 404
 
 
 class TestLog:
