@@ -6,42 +6,78 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from boneage.errors import InputError
 
+QUEUE = "64"
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the page until interrupted; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Serve the boneage web page.")
-    parser.add_argument(
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, its defaults from the environment."""
+    # A Space is reached from outside its container; anywhere else nothing is, unless asked for.
+    host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"
+    p = argparse.ArgumentParser(
+        description="Serve the boneage web page. In a Space of the Hugging Face Hub (SPACE_ID is "
+        "set) it listens on all addresses; elsewhere on this machine's own, unless asked."
+    )
+    p.add_argument(
         "--host",
-        default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        default=os.environ.get("GRADIO_SERVER_NAME", host),
         help="address to listen on (default: $GRADIO_SERVER_NAME, else 127.0.0.1: this machine)",
     )
-    parser.add_argument(
+    p.add_argument(
         "--port",
         type=int,
         default=os.environ.get("GRADIO_SERVER_PORT", "7860"),
         help="default: $GRADIO_SERVER_PORT, else 7860",
     )
-    parser.add_argument(
-        "--weights", metavar="DIR", help="weights folder for hands (default: the released)"
+    p.add_argument(
+        "--weights",
+        metavar="DIR_OR_REPO",
+        default=os.environ.get("BONEAGE_WEIGHTS"),
+        help="weights for hands: a folder, or organisation/name on the Hugging Face Hub (default: "
+        "$BONEAGE_WEIGHTS, else those that space.json beside this file pins, with the released as "
+        "their fallback, else the released)",
     )
-    args = parser.parse_args(arguments)
+    p.add_argument(
+        "--revision",
+        default=os.environ.get("BONEAGE_REVISION"),
+        help="commit, branch or tag of --weights on the Hub (default: $BONEAGE_REVISION)",
+    )
+    p.add_argument(
+        "--queue",
+        type=int,
+        metavar="N",
+        default=os.environ.get("BONEAGE_QUEUE", QUEUE),
+        help=f"visitors who may wait their turn (default: $BONEAGE_QUEUE, else {QUEUE})",
+    )
+    return p
 
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page until interrupted; returns the exit code."""
+    args = parser().parse_args(arguments)
+
+    from boneage import space
     from boneage.predictor import Predictor
     from boneage.webui import page
     from boneage.webui.regions import Regions
 
     try:
-        predictor = Predictor.load(args.weights)
+        if args.queue < 1:
+            raise InputError(f"The queue holds {args.queue} visitors; it must hold at least 1.")
+        if args.weights:
+            predictor = Predictor.load(args.weights, revision=args.revision)
+        else:
+            predictor = space.load_pinned(Path(__file__).parent)
         regions = Regions.released()
     except InputError as error:
         print(f"boneage: {error}", file=sys.stderr)
         return 2
     print(f"boneage: http://{args.host}:{args.port} (Ctrl+C ends it)", flush=True)
     try:
-        page.launch(page.build(predictor, regions), args.host, args.port)
+        page.launch(page.build(predictor, regions, queue=args.queue), args.host, args.port)
     except OSError as error:
         print(f"boneage: {error}", file=sys.stderr)
         return 2

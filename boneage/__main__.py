@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -114,6 +113,51 @@ def parser() -> argparse.ArgumentParser:
     )
     card.set_defaults(run=run_card)
 
+    push = commands.add_parser(
+        "push",
+        help="upload a weights folder to the Hugging Face Hub",
+        description="Upload a weights folder to the Hugging Face Hub in one commit, with a model "
+        "card made from its config and an evaluation. Repository and branch are made where there "
+        "are none. It needs a token with the right to write: hf auth login, or HF_TOKEN.",
+    )
+    push.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub")
+    push.add_argument(
+        "--private", action="store_true", help="make it private; one that is there must be so"
+    )
+    push.add_argument("--revision", metavar="BRANCH", help="branch (default: main)")
+    push.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of python -m evaluate --out (default: the bundled results)",
+    )
+    push.set_defaults(run=run_push)
+
+    space = commands.add_parser(
+        "push-space",
+        help="make a Space of the page on the Hugging Face Hub",
+        description="Assemble a Gradio Space of the page from this checkout, for Spaces without a "
+        "GPU, and upload it in one commit. It serves the given weights at the commit that their "
+        "revision is now; the released weights go along as their fallback.",
+    )
+    where = space.add_mutually_exclusive_group(required=True)
+    where.add_argument("--repo", metavar="ORG/SPACE", help="Space on the Hub")
+    where.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="upload nothing, write the Space into this folder; `python app.py` in it starts it",
+    )
+    space.add_argument(
+        "--weights", metavar="ORG/NAME", help="weights for hands on the Hub (default: the released)"
+    )
+    space.add_argument("--revision", metavar="REV", help="commit, branch or tag of the weights")
+    space.add_argument(
+        "--private", action="store_true", help="make it private; one that is there must be so"
+    )
+    space.set_defaults(run=run_push_space)
+
     prepare = commands.add_parser(
         "prepare", help="make a labelled folder from a published data set or from CT volumes"
     )
@@ -185,16 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_card(args: argparse.Namespace) -> int:
     """``boneage card``."""
     from boneage import hub
-    from boneage.card import model_card
+    from boneage.card import model_card, read_metrics
     from boneage.predictor import name_of
 
     config = hub.load_config(args.weights)
-    metrics = []
-    if args.results:
-        try:
-            metrics = json.loads((args.results / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{args.results.name} holds no readable metrics.json.") from None
+    metrics = read_metrics(args.results) if args.results else []
     text = model_card(name_of(args.weights), config, metrics)
     (args.weights / hub.CARD).write_text(text, encoding="utf-8")
     return 0
@@ -205,6 +244,32 @@ def run_fuse(args: argparse.Namespace) -> int:
     from boneage.fuse import fuse
 
     fuse(args.weights, args.out)
+    return 0
+
+
+def run_push(args: argparse.Namespace) -> int:
+    """``boneage push``."""
+    from boneage import hub
+    from boneage.card import model_card, read_metrics
+    from boneage.predictor import name_of
+
+    config, metrics = hub.load_config(args.weights), read_metrics(args.results)
+    card = model_card(name_of(args.weights), config, metrics, args.repo)
+    commit = hub.push(args.weights, args.repo, card, private=args.private, branch=args.revision)
+    print(f"{commit.url}\nrevision {commit.revision}")
+    return 0
+
+
+def run_push_space(args: argparse.Namespace) -> int:
+    """``boneage push-space``."""
+    from boneage import space
+
+    files = space.assemble(args.weights, args.revision)
+    if args.out:
+        space.write(files, args.out)
+        return 0
+    commit = space.push(files, args.repo, private=args.private)
+    print(f"{commit.url}\nrevision {commit.revision}")
     return 0
 
 

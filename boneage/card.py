@@ -10,29 +10,47 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from boneage import bundled
+from boneage.errors import InputError
 from boneage.models.registry import MODELS
 
 
 @dataclass(frozen=True)
 class Source:
-    """A published data set: how to credit it, and the licence of weights made from it."""
+    """A published data set.
+
+    Attributes:
+        text: how to credit it, and its terms.
+        licence: the Hub's metadata on the licence of weights made from it.
+        datasets: its name in the Hub's metadata.
+    """
 
     text: str
     licence: Mapping[str, str]
+    datasets: tuple[str, ...] = ()
+
+
+CHALLENGE = "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017"
 
 
 SOURCES: Mapping[str, Source] = {
     "rsna": Source(
-        """\
+        f"""\
 RSNA Pediatric Bone Age Challenge 2017, Radiological Society of North America
-(<https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017>); Halabi
+(<{CHALLENGE}>); Halabi
 et al., Radiology 2019; 290(2):498-503. Hands from the United States, 1 month to 19 years; the
 reference ages are readings by several paediatric radiologists in the manner of Greulich and Pyle.
 The images are for academic, educational and other non-commercial use, without any attempt to
 identify a patient; these weights, made from them, are released on the same terms.""",
-        {"license": "other", "license_name": "rsna-bone-age-non-commercial"},
+        {
+            "license": "other",
+            "license_name": "rsna-bone-age-non-commercial",
+            "license_link": CHALLENGE,
+        },
+        ("rsna-pediatric-bone-age-2017",),
     ),
     "nih": Source(
         """\
@@ -40,8 +58,14 @@ ChestX-ray14, provided by the NIH Clinical Center (<https://nihcc.app.box.com/v/
 Wang et al., ChestX-ray8, IEEE CVPR 2017, 3462-3471. There are no restrictions on the images' use;
 these weights, made from them, are released under Apache-2.0.""",
         {"license": "apache-2.0"},
+        ("nih-chestx-ray14",),
     ),
 }
+GROUPS = {"S1": "", "S2": "MAE, "}  # the evaluation's tables of measures, and of errors by age
+PINNING = (
+    "`revision=` with a commit of this repository pins the weights; without it they are the "
+    "newest.\n"
+)
 OWN = "S4"  # the evaluation's table of weights that fill no row of a paper's comparison
 OWN_DATA = Source(
     "The folder is not one of the published data sets; who passes the weights on states its terms.",
@@ -71,19 +95,45 @@ age in law.
 }
 
 
-def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
+def read_metrics(results: Path | None = None) -> list[dict[str, Any]]:
+    """The records of an evaluation.
+
+    Args:
+        results: folder that ``python -m evaluate --out`` wrote; left out, the one that comes with
+            the project, if there is one.
+
+    Raises:
+        InputError: if the given folder holds none.
+    """
+    folder = results or bundled.folder("results")
+    try:
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        if results is None:
+            return []
+        raise InputError(f"{folder.name} holds no readable metrics.json.") from None
+
+
+def model_card(
+    id: str,
+    config: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    repo: str | None = None,
+) -> str:
     """The README.md of a weights folder.
 
     Args:
         id: name of the folder.
         config: its config.
         metrics: records of an evaluation (``metrics.json``); those of other weights are left out.
+        repo: where it goes on the Hub, ``organisation/name``; left out, it stays a folder.
 
     Returns:
         Markdown with the Hub's metadata (licence, data sets, model-index results) on top.
     """
     label = f"{id}@{config.get('sha256', '')[:12]}"
-    own = [r for r in metrics if (r["table"][0] in "AB" or r["table"] == OWN) and _is_of(r, label)]
+    records = [r for r in metrics if _is_of(r, label)]
+    own = [r for r in records if r["table"][0] in "AB" or r["table"] == OWN]
     provenance = config["provenance"]
     sexes = config["sexes"]
     policy = {0: "sex is no input", 1: f"for sex {''.join(sexes)} only"}.get(
@@ -99,14 +149,16 @@ def model_card(id: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str
         f"image, in {config['unit']}, {policy}. Part of boneage.\n",
         "## Use\n",
         "```python\nfrom boneage.predictor import Predictor\n\n"
-        f'predictor = Predictor.load("weights/{id}"{load})\n'
+        f'predictor = Predictor.load("{repo or f"weights/{id}"}"{load})\n'
         f'(assessment,) = predictor.assess(predictor.read("{file}"){sex})\n'
         "print(assessment.age, assessment.unit)\n```\n",
+        *([PINNING] if repo else []),
         "## Intended use and limits\n",
         LIMITS[config["task"]] + "\n",
         "## Results\n",
         *_validation(provenance),
         *_test(own, config["unit"]),
+        *_groups(records),
         "## Training\n",
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in provenance.items()
           if key not in ("metrics", "initialisation")),
@@ -176,6 +228,7 @@ def _metadata(id: str, records: Sequence[Mapping[str, Any]], source: Source, han
         tags=["bone-age" if hand else "age", "medical-imaging", "safetensors"],
         model_name=id if results else None,
         eval_results=results or None,
+        datasets=list(source.datasets) or None,
     )
     return f"---\n{data.to_yaml()}\n---\n"
 
@@ -215,6 +268,22 @@ def _test(records: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
             f"| {_name(r)} | {'' if r['published'] is None else r['published']} "
             f"| {r['measured']:.2f} | {_interval(r['ci95'])} | {r['n']} |"
             for r in records
+        ),
+        "",
+    ]
+
+
+def _groups(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [r for r in records if r["table"] in GROUPS and r["column"] == "all"]
+    if not rows:
+        return []
+    return [
+        "Errors in more detail, and the MAE by age:\n",
+        "| | measured | 95 % | n |\n|---|---|---|---|",
+        *(
+            f"| {GROUPS[r['table']]}{r['row']} | {r['measured']:.2f} {r['unit']} "
+            f"| {_interval(r['ci95'])} | {r['n']} |"
+            for r in rows
         ),
         "",
     ]

@@ -1,13 +1,17 @@
 """Weights folders: ``config.json``, ``model.safetensors`` and the model card ``README.md``.
 
-No pickle is ever read. Loading checks tensor names and shapes against the architecture that the
-config names.
+They are kept here or on the Hugging Face Hub. No pickle is ever read. Loading checks tensor names
+and shapes against the architecture that the config names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +24,15 @@ CONFIG = "config.json"
 TENSORS = "model.safetensors"
 CARD = "README.md"
 FORMAT = 1
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PATIENCE = 10  # seconds in which the Hub must begin to answer
+BUSY = frozenset({408, 429, 500, 502, 503, 504})
+NO_TOKEN = "There is no token for the Hub: run `hf auth login`, or set HF_TOKEN."
+REFUSALS = {
+    401: "The Hub does not know the token that is set here (by HF_TOKEN or `hf auth login`).",
+    402: "The Hub makes {repo} only for an account with a subscription or a payment method.",
+    403: "The token that is set here may not write to {repo} on the Hub.",
+}
 NEEDED = ("architecture", "task", "unit", "sexes", "preprocess", "age", "provenance", "sha256")
 
 
@@ -60,8 +73,24 @@ def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str
     return folder
 
 
+@dataclass(frozen=True)
+class Commit:
+    """What a push made on the Hub.
+
+    Attributes:
+        url: of the commit's page.
+        revision: the commit itself, 40 hexadecimal digits: it names these files for good.
+    """
+
+    url: str
+    revision: str
+
+
 def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
     """Download a weights folder from the Hugging Face Hub, or find it in the cache.
+
+    A commit that is in the cache is not asked for; of a branch or tag the cached commit is taken
+    where the Hub does not answer.
 
     Args:
         repo: ``organisation/name``.
@@ -71,28 +100,211 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
         The folder and the commit it is.
 
     Raises:
-        InputError: if there is no such repository or revision, or no network and nothing cached.
+        InputError: if there is no such repository or revision, or it holds no weights, or no
+            network and nothing cached.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    at = f" at revision {revision}" if revision else ""
+    with _in_one_sentence("download", repo, revision):
+        pinned = revision is not None and COMMIT.fullmatch(revision)
+        cached = pinned and isinstance(
+            try_to_load_from_cache(repo, TENSORS, revision=revision), str
+        )
+        offline = bool(cached) or not _answers(repo, revision)
+        config = Path(hf_hub_download(repo, CONFIG, revision=revision, local_files_only=offline))
+        commit = config.parent.name
+        # Of the same commit, even if the branch moves on in between.
+        hf_hub_download(repo, TENSORS, revision=commit, local_files_only=offline)
+    return config.parent, commit
+
+
+def _answers(repo: str, revision: str | None) -> bool:
+    """Whether the Hub answers; the client's own downloads would retry for long to find out.
+
+    Raises:
+        HfHubHTTPError: if it answers that there is no such thing, or not for this token.
+    """
+    from huggingface_hub import HfApi, errors
+
     try:
-        folder = snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, TENSORS, CARD])
-    except errors.RevisionNotFoundError:
-        raise InputError(f"{repo} has no revision {revision} on the Hub.") from None
-    except errors.RepositoryNotFoundError:
-        raise InputError(
-            f"The Hub has no repository {repo}, or it is private and no valid token is set."
-        ) from None
-    except errors.HFValidationError:
-        raise InputError(
-            f"{repo} is neither a weights folder here nor a Hub name (organisation/name)."
-        ) from None
-    except (OSError, errors.HfHubHTTPError):
-        raise InputError(
-            f"{repo}{at} could not be downloaded, and it is not in the local cache."
-        ) from None
-    return Path(folder), Path(folder).name
+        HfApi().model_info(repo, revision=revision, timeout=PATIENCE)
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code not in BUSY:
+            raise
+        return False
+    except (errors.OfflineModeIsEnabled, errors.HTTPError):
+        return False
+    return True
+
+
+def push(
+    folder: str | Path, repo: str, card: str, *, private: bool = False, branch: str | None = None
+) -> Commit:
+    """Upload a weights folder to the Hugging Face Hub, in one commit.
+
+    Args:
+        folder: the weights folder; its own card is not read.
+        repo: ``organisation/name``; made if there is none.
+        card: the model card to go with it, Markdown.
+        private: make the repository private; one that is there must be so already.
+        branch: made if there is none; the main branch if left out.
+
+    Raises:
+        InputError: if the folder is none of weights, or is damaged, or the Hub refuses.
+    """
+    folder = Path(folder)
+    _, config = load(folder)
+    open_repository(repo, private=private, branch=branch)
+    files = {
+        TENSORS: (folder / TENSORS).read_bytes(),
+        CONFIG: (folder / CONFIG).read_bytes(),
+        CARD: card.encode(),
+    }
+    return upload(repo, files, f"Weights {config['sha256'][:12]}", branch=branch)
+
+
+def open_repository(
+    repo: str, *, kind: str = "model", private: bool = False, branch: str | None = None
+) -> None:
+    """Make sure that one may upload: make repository and branch where there are none.
+
+    Args:
+        repo: ``organisation/name``.
+        kind: ``model`` or ``space``.
+        private: make it private; one that is there must be so already.
+        branch: the main branch if left out.
+
+    Raises:
+        InputError: without a token or the right to write, without network, for a malformed name,
+            and for a public repository that should be private.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if branch is not None and COMMIT.fullmatch(branch):
+        raise InputError("One pushes to a branch; this revision is a commit.")
+    with _in_one_sentence("upload", repo, branch):
+        _check_name(repo)
+        if get_token() is None:
+            raise InputError(NO_TOKEN)
+        api = HfApi()
+        sdk = "gradio" if kind == "space" else None
+        visible = True if private else None  # None: public, or as the organisation has it
+        api.create_repo(repo, repo_type=kind, private=visible, space_sdk=sdk, exist_ok=True)
+        api.auth_check(repo, repo_type=kind, write=True)
+        if private and not api.repo_info(repo, repo_type=kind).private:
+            raise InputError(f"{repo} is there already and public; make it private on the Hub.")
+        if branch is not None:
+            api.create_branch(repo, branch=branch, repo_type=kind, exist_ok=True)
+
+
+def upload(
+    repo: str,
+    files: Mapping[str, bytes],
+    message: str,
+    *,
+    kind: str = "model",
+    branch: str | None = None,
+    replace: bool = False,
+) -> Commit:
+    """Commit files to a repository that :func:`open_repository` has opened.
+
+    Args:
+        repo: ``organisation/name``.
+        files: content by path in the repository.
+        message: of the commit.
+        kind: ``model`` or ``space``.
+        branch: the main branch if left out.
+        replace: delete all other files, but for the Hub's own ``.gitattributes``.
+
+    Returns:
+        The commit; the branch's last one if nothing has changed.
+
+    Raises:
+        InputError: if the Hub refuses or cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    with _in_one_sentence("upload", repo, branch):
+        api = HfApi()
+        stale: set[str] = set()
+        if replace:
+            there = api.list_repo_files(repo, repo_type=kind, revision=branch)
+            stale = {*there} - {*files, ".gitattributes"}
+        commit = api.create_commit(
+            repo,
+            [CommitOperationDelete(path) for path in sorted(stale)]
+            + [CommitOperationAdd(path, content) for path, content in files.items()],
+            commit_message=message,
+            repo_type=kind,
+            revision=branch,
+        )
+    return Commit(str(commit.commit_url), commit.oid)
+
+
+def _check_name(repo: str) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(repo)
+    if "/" not in repo:
+        raise InputError(f"{repo} is no Hub name: it must be organisation/name.")
+
+
+@contextmanager
+def _in_one_sentence(doing: str, repo: str, revision: str | None) -> Iterator[None]:
+    """What the Hub's client raises inside becomes one sentence.
+
+    Raises:
+        InputError: with it.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except InputError:
+        raise
+    # The client raises OSError and HTTPError on its own; RuntimeError around an upload's error,
+    # ValueError for names and metadata.
+    except (OSError, errors.HTTPError, RuntimeError, ValueError) as error:
+        raise InputError(_sentence(error, doing, repo, revision)) from None
+
+
+def _sentence(error: BaseException, doing: str, repo: str, revision: str | None) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, RuntimeError) and error.__cause__:
+        error = error.__cause__
+    at = f" at revision {revision}" if revision else ""
+    match error:
+        case errors.RevisionNotFoundError():
+            return f"{repo} has no revision {revision} on the Hub."
+        case errors.GatedRepoError():
+            return f"{repo} is gated: accept its terms on the Hub with the account of your token."
+        case errors.RepositoryNotFoundError():
+            return f"The Hub has no repository {repo}, or it is private and no valid token is set."
+        case errors.RemoteEntryNotFoundError():
+            return f"{repo}{at} on the Hub is no weights folder: it lacks {CONFIG} or {TENSORS}."
+        case errors.HFValidationError():
+            return f"{repo} is neither a weights folder here nor a Hub name (organisation/name)."
+        case errors.LocalEntryNotFoundError():
+            return f"{repo}{at} could not be downloaded, and it is not in the local cache."
+        case errors.OfflineModeIsEnabled():
+            return "Nothing can be pushed while HF_HUB_OFFLINE is set."
+        case errors.HfHubHTTPError():
+            status = error.response.status_code
+            if status in BUSY:
+                return f"The Hub answers with error {status}; please try again later."
+            if status in REFUSALS:
+                return REFUSALS[status].format(repo=repo)
+            said = (error.server_message or "it gives no reason").splitlines()[0].rstrip(".")
+            return f"The Hub refuses {repo}{at} with error {status}: {said}."
+        case errors.HTTPError():
+            return "The Hugging Face Hub cannot be reached."
+        case OSError() if error.errno:
+            return f"The {doing} of {repo}{at} failed on this machine: {error.strerror}."
+        case ValueError() if "metadata in README.md" in str(error):
+            return "The Hub does not take the metadata of the card."
+        case _:
+            return f"The {doing} of {repo}{at} was broken off; please try again."
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -111,19 +323,18 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     from boneage.models.registry import build
 
     folder = Path(folder)
+    name = _shown(folder)
     config = load_config(folder)
     try:
         data = (folder / TENSORS).read_bytes()
     except OSError:
-        raise InputError(f"{folder.name} holds no {TENSORS}.") from None
+        raise InputError(f"{name} holds no {TENSORS}.") from None
     if hashlib.sha256(data).hexdigest() != config["sha256"]:
-        raise InputError(f"{TENSORS} of {folder.name} is not the file that {CONFIG} describes.")
+        raise InputError(f"{TENSORS} of {name} is not the file that {CONFIG} describes.")
     try:
         tensors = deserialise(data)
     except Exception:  # safetensors raises its own, untyped errors
-        raise InputError(
-            f"{TENSORS} of {folder.name} is not a readable safetensors file."
-        ) from None
+        raise InputError(f"{TENSORS} of {name} is not a readable safetensors file.") from None
     model = build(config["architecture"]["name"], config["architecture"]["arguments"])
     expected = {
         k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
@@ -131,7 +342,7 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if expected.keys() != tensors.keys() or any(
         tensors[name].shape != value.shape for name, value in expected.items()
     ):
-        raise InputError(f"{TENSORS} of {folder.name} does not fit its architecture.")
+        raise InputError(f"{TENSORS} of {name} does not fit its architecture.")
     model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     return model.eval(), config
 
@@ -143,16 +354,23 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         InputError: if it is missing, unreadable or of another format.
     """
     folder = Path(folder)
+    name = _shown(folder)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(
-            f"{folder.name} is no weights folder: it has no readable {CONFIG}."
-        ) from None
+        raise InputError(f"{name} is no weights folder: it has no readable {CONFIG}.") from None
     except ValueError:
-        raise InputError(f"{CONFIG} of {folder.name} is not valid JSON.") from None
+        raise InputError(f"{CONFIG} of {name} is not valid JSON.") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{CONFIG} of {folder.name} is not of format {FORMAT}.")
+        raise InputError(f"{CONFIG} of {name} is not of format {FORMAT}.")
     if missing := [key for key in NEEDED if key not in config]:
-        raise InputError(f"{CONFIG} of {folder.name} lacks {', '.join(missing)}.")
+        raise InputError(f"{CONFIG} of {name} lacks {', '.join(missing)}.")
     return config
+
+
+def _shown(folder: Path) -> str:
+    """A folder's name; that of its repository if it lies in the Hub's cache."""
+    repo = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repo.startswith("models--"):
+        return repo.removeprefix("models--").replace("--", "/")
+    return folder.name

@@ -16,10 +16,10 @@ from boneage.webui import page
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Addresses at which a page would have been served."""
     calls: list[tuple[str, int]] = []
-    monkeypatch.setattr(Predictor, "load", lambda *_: None)
-    monkeypatch.setattr(page, "build", lambda *_: None)
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: None)
+    monkeypatch.setattr(page, "build", lambda *_, **__: None)
     monkeypatch.setattr(page, "launch", lambda _, host, port: calls.append((host, port)))
-    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID", "BONEAGE_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
     return calls
 

@@ -75,6 +75,13 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="mixed precision; auto takes bf16 where the processor is fast at it",
     )
+    p.add_argument(
+        "--push",
+        metavar="ORG/NAME",
+        help="upload the weights to the Hugging Face Hub in the end; the repository is made at the "
+        "beginning if there is none, and without the right to write nothing is trained",
+    )
+    p.add_argument("--private", action="store_true", help="make the repository of --push private")
     return p
 
 
@@ -124,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     from accelerate.utils import set_seed
 
     import boneage
-    from boneage import datasets, images
+    from boneage import datasets, hub, images
     from boneage.models.registry import MODELS
     from boneage.transforms import Preprocess
     from train.data import Batches, build_cache
@@ -172,6 +179,8 @@ def run(args: argparse.Namespace) -> int:
     if precision == "auto":
         precision = "bf16" if fast_bf16() else "no"
     accelerator = Accelerator(mixed_precision=precision)
+    if args.push and accelerator.is_main_process:
+        hub.open_repository(args.push, private=args.private)
     set_seed(args.seed)
     arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
     model, initialisation = initialised(recipe.architecture, arguments, args.init, args.pretrained)
@@ -231,7 +240,30 @@ def run(args: argparse.Namespace) -> int:
     if resuming:
         trainer.resume()
     trainer.train()
+    if args.push and accelerator.is_main_process:
+        push(args.out / "weights", args.push, args.private)
     return 0
+
+
+def push(weights: Path, repo: str, private: bool) -> None:
+    """Upload trained weights and print where they are.
+
+    Raises:
+        InputError: if the Hub refuses or cannot be reached; it says how to repeat it.
+    """
+    from boneage import hub
+    from boneage.card import model_card
+    from boneage.predictor import name_of
+
+    card = model_card(name_of(weights), hub.load_config(weights), [], repo)
+    try:
+        commit = hub.push(weights, repo, card, private=private)
+    except InputError as error:
+        raise InputError(
+            f"{error} The weights are trained and kept; `python -m boneage push {weights} --repo "
+            f"{repo}` uploads them."
+        ) from None
+    print(f"{commit.url}\nrevision {commit.revision}")
 
 
 def initialised(
