@@ -94,11 +94,14 @@ class Comparison:
         if self.z is None:
             return None
         if abs(self.z) <= NORMAL_SD:
-            return "By convention, within 2 SD of the chronological age is the normal range."
+            return (
+                "By convention, within 2 SD of the chronological age is the normal range (Gaskin "
+                "et al. 2011)."
+            )
         side = "above" if self.z > 0 else "below"
         return (
             f"By convention, more than 2 SD {side} the chronological age is outside the normal "
-            "range. This is no diagnosis."
+            "range (Gaskin et al. 2011). This is no diagnosis."
         )
 
     def to_dict(self) -> dict[str, Any]:
