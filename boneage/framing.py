@@ -69,7 +69,7 @@ class Framing:
         Raises:
             InputError: if a side is left with less than 32 px.
         """
-        if self == Framing():
+        if self == WHOLE:
             return radiograph
         pixels = _rotated(radiograph.pixels, self.rotation)
         height, width = pixels.shape
@@ -81,7 +81,26 @@ class Framing:
                 f"The part that is left is {pixels.shape[1]} x {pixels.shape[0]} px; the shorter "
                 f"side has to have {MIN_SIDE} px at least."
             )
-        return replace(radiograph, pixels=np.ascontiguousarray(pixels))
+        return replace(
+            radiograph,
+            pixels=np.ascontiguousarray(pixels),
+            description=f"{radiograph.description}; {self.description}",
+        )
+
+    @property
+    def description(self) -> str:
+        """What was done, in words; empty where nothing was."""
+        across, down = 1 - self.left - self.right, 1 - self.top - self.bottom
+        parts = []
+        if self.rotation:
+            parts.append(f"turned by {self.rotation:g}° clockwise")
+        if across < 1 or down < 1:
+            parts.append(f"cut to {across:.0%} of its width and {down:.0%} of its height")
+        return ", ".join(parts)
+
+
+WHOLE = Framing()
+"""The whole film as it came."""
 
 
 def _rotated(pixels: np.ndarray, degrees: float) -> np.ndarray:

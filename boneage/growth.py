@@ -25,11 +25,8 @@ SD_TABLE = "brush_foundation_sd.csv"
 MAX_MONTHS = 300.0
 """The greatest age in months at which a hand is compared; its bones are fully grown long before."""
 NORMAL_SD = 2.0
-"""The usual half width of the normal range in SD.
-
-Gaskin CM, Kahn SL, Bertozzi JC, Bunch PM. Skeletal Development of the Hand and Wrist: A
-Radiographic Atlas and Digital Bone Age Companion. Oxford University Press 2011.
-"""
+"""Half width of the normal range in SD: the statistical convention, about 95 % of a normal
+distribution."""
 CAUTION = (
     "The SD is that of Greulich and Pyle's atlas (1959), of children in Cleveland, Ohio, "
     "radiographed from 1931 to 1942. It covers neither other populations nor the error of this "

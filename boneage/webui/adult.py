@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from boneage import bundled, datasets, images, volumes
+from boneage.measured import measured_error, recorded_metrics
 from boneage.sex import SEX_NAMES
 from boneage.views import PROJECTIONS
 from boneage.webui import adult_cards, cards, tab
-from boneage.webui.charts import NO_BREAK
-from boneage.webui.regions import NAMES, Regions, measured_error, recorded_metrics
+from boneage.webui.regions import NAMES, Regions
 from boneage.webui.tab import Visit
+from boneage.wording import NO_BREAK
 
 if TYPE_CHECKING:
     from boneage.datasets import Case
@@ -86,9 +87,9 @@ def assess(regions: Regions, visit: Visit, region: str) -> Any:
         (assessment,) = predictor.assess(radiograph, heat_map=True)
         error = measured_error(predictor, recorded_metrics())
         view = predictor.preprocess.view
-        line = "" if reference is None else adult_cards.reference_line(reference)
+        lines = [] if reference is None else [adult_cards.reference_line(reference)]
         return (
-            cards.given(radiograph, line),
+            cards.given(radiograph, *lines),
             gr.update(visible=True),
             adult_cards.result(radiograph, assessment, region, view, error, reference),
         )
@@ -115,7 +116,7 @@ def build(regions: Regions) -> None:
     takes_ct = bool(regions.projection)
     start = adult_cards.start(tab.size_in_words(MAX_BYTES), takes_ct)
     examples = _examples(regions.projection)
-    visit = gr.State(Visit())
+    visit = gr.State(Visit(), time_to_live=tab.KEPT_SECONDS)
     with gr.Row(elem_classes="two-sides"):
         with gr.Column(elem_classes="inputs"):
             inputs = tab.inputs(NAME, "Radiograph or CT" if takes_ct else "Radiograph")
@@ -132,12 +133,14 @@ def build(regions: Regions) -> None:
             buttons = tab.example_buttons([(label, picture) for label, picture, _ in examples])
 
     shown = [inputs.given, inputs.clear, result]
+    renewed = [visit, *shown]
     begun = [
-        tab.on_upload(inputs, take, [visit], shown),
+        tab.on_upload(inputs, tab.with_visit(take), [visit], renewed),
         region.input(choose, visit, result, **tab.QUICK),
     ]
     for button, (_, _, example) in zip(buttons, examples, strict=True):
-        begun.append(button.click(partial(take, **example), visit, shown, **tab.QUICK))
+        taken = partial(tab.with_visit(take), **example)
+        begun.append(button.click(taken, visit, renewed, **tab.QUICK))
     tab.assess_after(begun, partial(assess, regions), [visit, region], shown, MODEL)
     inputs.clear.click(partial(remove, start), visit, shown, **tab.QUICK)
     inputs.too_large.click(refuse_large, visit, shown, **tab.QUICK)

@@ -107,11 +107,12 @@ def _figures(radiograph: Radiograph, assessment: Assessment, view: np.ndarray) -
     name = radiograph.id
     if assessment.age is None:
         what = "Projection" if radiograph.format == "CT" else "Image"
-        return cards.figure(what, picture, f"{name}, not assessed", "")
+        return cards.figure(what, cards.layer(picture, f"{name}, not assessed"), "")
     seen, caption = picture, ""
     if (view != (0, 0, 1, 1)).any():
         seen, caption = _darkened(picture, view), "What is darkened, the network does not see."
-    figures = cards.figure("As assessed", seen, f"{name} as it was assessed", caption)
+    layer = cards.layer(seen, f"{name} as it was assessed")
+    figures = cards.figure("As assessed", layer, caption)
     if assessment.heat_map is not None:
         figures += cards.heat_map_figure(
             picture,

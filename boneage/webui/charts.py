@@ -7,35 +7,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from boneage.explain import BOX_COLOURS
+from boneage.wording import age_in_short, meaning_of, part_of
 
 if TYPE_CHECKING:
     from boneage.predictor import Assessment
 
-NO_BREAK = "\N{NO-BREAK SPACE}"
-MEANINGS = {
-    "X": "whole hand",
-    "C": "hand and parts together",
-    "assembled": "mean of all above",
-}
 # Told apart by shape; the parts also by the colours of their boxes.
 SHAPES = {"X": "circle", "C": "diamond", "assembled": "bar"}
-
-
-def age_in_words(months: float) -> str:
-    """``124.3`` -> ``10 years 4 months``, rounded to whole months."""
-    years, rest = divmod(round(months), 12)
-    parts = [
-        f"{count}{NO_BREAK}{unit}{'s' * (count != 1)}"
-        for count, unit in ((years, "year"), (rest, "month"))
-        if count
-    ]
-    return " ".join(parts) or f"0{NO_BREAK}months"
-
-
-def age_in_short(months: float) -> str:
-    """``124.3`` -> ``10 y 4 m``, rounded to whole months, its spaces not to be broken."""
-    years, rest = divmod(round(months), 12)
-    return f"{years} y {rest} m".replace(" ", NO_BREAK)
 
 
 def axis(ages: list[float]) -> tuple[float, float, list[int]]:
@@ -66,10 +44,10 @@ def components_table(assessment: Assessment) -> str:
     behind += f'<i class="line" style="left:{place(ages["assembled"])}"></i>'
     rows = []
     for name, age in ages.items():
-        part = int(name[1:]) if name[0] == "R" and name[1:].isdigit() else None
-        meaning = MEANINGS.get(name, f"part {part}" if part else "")
+        part = part_of(name)
         colour = f";background:{BOX_COLOURS[(part - 1) % len(BOX_COLOURS)]}" if part else ""
         shape = SHAPES.get(name, "square")
+        meaning = meaning_of(name)
         rows.append(
             f'<tr class="{shape}"><th scope="row">{escape(name)} <span>{meaning}</span></th>'
             f'<td class="number">{age_in_short(age)}<span>{age:.1f} months</span></td>'

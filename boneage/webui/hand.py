@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from boneage import bundled, datasets, images
+from boneage import bundled, datasets, growth, images
 from boneage.errors import InputError
+from boneage.framing import WHOLE, Framing
+from boneage.measured import measured_error, recorded_metrics
+from boneage.nearest import nearest
+from boneage.report import to_pdf
 from boneage.sex import SEX_NAMES, parse_sex
-from boneage.webui import cards, hand_cards, tab
-from boneage.webui.charts import age_in_short
+from boneage.webui import cards, chronology, framing, hand_cards, tab
+from boneage.wording import age_in_short
 
 if TYPE_CHECKING:
     from boneage.datasets import Case
-    from boneage.predictor import Predictor
+    from boneage.images import Radiograph
+    from boneage.predictor import Assessment, Predictor
 
 NAME = "hand"
 TITLE = "Hand"
 MAX_BYTES = images.MAX_BYTES
 EXAMPLES = 6
+# What of a result can be hidden, and its name in the style sheet.
+PARTS = (("Boxes", "boxes"), ("Heat map", "heat-map"), ("Component ages", "votes"))
 # One group for all that runs the network: Grad-CAM hooks into the network that all visitors share.
 MODEL = {"concurrency_limit": 1, "concurrency_id": "model"}
+DOWNLOAD = """(name, address) =>
+  Object.assign(document.createElement("a"), { download: name, href: address }).click()"""
 
 
 @dataclass
@@ -32,14 +45,25 @@ class Visit(tab.Visit):
 
     Attributes:
         sex_filled: the sex came from the file or the example, so it goes with it.
+        framing: what of the radiograph is assessed, and which way up.
+        years: chronological age as the file states it.
+        assessment: the one that is shown.
     """
 
     sex_filled: bool = False
+    framing: Framing = WHOLE
+    years: float | None = None
+    assessment: Assessment | None = None
 
     def empty(self) -> None:
         """Forget the radiograph."""
         super().empty()
-        self.sex_filled = False
+        self.sex_filled, self.framing, self.years, self.assessment = False, WHOLE, None, None
+
+    def change(self) -> None:
+        """What is to be assessed has changed: the result there is no longer holds."""
+        self.turn += 1
+        self.assessment = None
 
 
 def choose_examples(cases: tuple[Case, ...], count: int = EXAMPLES) -> list[Case]:
@@ -54,18 +78,14 @@ def choose_examples(cases: tuple[Case, ...], count: int = EXAMPLES) -> list[Case
     return sorted(chosen, key=lambda case: case.age)
 
 
-def bundled_examples() -> list[Case]:
-    """Six of the bundled test radiographs; none where the data are not there."""
+@cache
+def bundled_cases() -> tuple[Case, ...]:
+    """The bundled test radiographs; none where the data are not there."""
     folder = bundled.folder("data") / "rsna-test"
-    return choose_examples(datasets.load(folder).cases) if folder.is_dir() else []
+    return datasets.load(folder).cases if folder.is_dir() else ()
 
 
-def take(
-    visit: Visit,
-    path: str,
-    sex: str | None,
-    example: Case | None = None,
-) -> tuple[Any, ...]:
+def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) -> tuple[Any, ...]:
     """A new radiograph: whatever stood on the tab before is gone.
 
     Returns:
@@ -78,18 +98,16 @@ def take(
         radiograph = images.read(path)
     except InputError as error:
         return nothing(cards.problem(tab.UNREADABLE, str(error)), sex)
-    visit.path = path
+    visit.path, visit.years = path, radiograph.age_years
     note = "Chosen before this radiograph: check that it is right." if sex else None
-    reference = ""
     if example:
         sex, note, visit.sex_filled = example.sex, "The example's own.", True
         visit.reference = example.age
-        reference = hand_cards.reference_line(example.age)
     elif radiograph.sex:
         sex, visit.sex_filled = radiograph.sex, True
         note = "Filled in from the file: check that it is right."
     return (
-        cards.given(radiograph, reference),
+        hand_cards.given(radiograph, visit.reference),
         gr.update(visible=True),
         gr.update(value=sex, info=note),
         cards.BUSY if sex else hand_cards.SEX_MISSING,
@@ -98,9 +116,9 @@ def take(
 
 def choose(visit: Visit) -> tuple[Any, Any]:
     """The visitor chose the sex: its note goes, and the old result with it."""
-    visit.turn += 1
+    visit.change()
     visit.sex_filled = False
-    return gr.update(info=None), cards.BUSY if visit.path else gr.skip()
+    return gr.update(info=None), cards.BUSY if visit.path else hand_cards.START
 
 
 def remove(visit: Visit) -> tuple[Any, ...]:
@@ -120,18 +138,113 @@ def nothing(card: str, sex: str | None = None) -> tuple[Any, ...]:
     return "", gr.update(visible=False), gr.update(value=sex, info=None), card
 
 
-def assess(predictor: Predictor, visit: Visit, sex: str | None) -> Any:
-    """The result's card; no change if something is missing or the visitor has moved on."""
+def renew(take: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """``take`` with more before its updates: the visit, and what belonged to the film before.
+
+    The visit is among the updates so that the page deletes it in time; the fields are those of
+    framing and of the chronological age.
+    """
+
+    def taken(visit: Visit, *arguments: Any, **options: Any) -> tuple[Any, ...]:
+        updates = take(visit, *arguments, **options)
+        return (visit, *framing.values(visit.framing), None, None, visit.years, *updates)
+
+    return taken
+
+
+def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) -> Any:
+    """The result's card; no change if something is missing or the visitor has moved on.
+
+    Args:
+        predictor: of the page.
+        visit: whose radiograph it is.
+        sex: ``F`` or ``M``.
+        *fields: what those of the chronological age hold.
+    """
     if sex is None:
         return gr.skip()
-    reference = visit.reference
+    at = visit.framing
 
     def show(path: str) -> str:
-        radiograph = images.read(path)
+        radiograph = at.apply(images.read(path))
         (assessment,) = predictor.assess(radiograph, sex, heat_map=True)
-        return hand_cards.result(radiograph, assessment, reference)
+        card = result(predictor, visit, radiograph, assessment, fields)
+        visit.assessment = assessment
+        return card
 
     return tab.assess(visit, show)
+
+
+def compare(predictor: Predictor, visit: Visit, *fields: Any) -> Any:
+    """The result's card again, beside another chronological age; no change if there is none."""
+    assessment = visit.assessment
+    if assessment is None:
+        return gr.skip()
+
+    def show(path: str) -> str:
+        radiograph = visit.framing.apply(images.read(path))
+        return result(predictor, visit, radiograph, assessment, fields)
+
+    return tab.assess(visit, show)
+
+
+def report(predictor: Predictor, visit: Visit, *fields: Any) -> tuple[str, str]:
+    """The report of the assessment shown: a name for the file, and the PDF as address of itself.
+
+    Raises:
+        gr.Error: where there is nothing to report.
+    """
+    assessment, path = visit.assessment, visit.path
+    if assessment is None or path is None or not Path(path).is_file():
+        raise gr.Error(tab.GONE, print_exception=False)
+    radiograph = visit.framing.apply(images.read(path))
+    comparison, _ = compared(assessment, fields)
+    pdf = to_pdf(assessment, radiograph, growth=comparison, error=error_of(predictor))
+    address = "data:application/pdf;base64," + base64.b64encode(pdf).decode()
+    return f"{assessment.id}.pdf", address
+
+
+def error_of(predictor: Predictor) -> str:
+    """How far the page's weights err, in a sentence."""
+    return measured_error(predictor, recorded_metrics())
+
+
+def result(
+    predictor: Predictor,
+    visit: Visit,
+    radiograph: Radiograph,
+    assessment: Assessment,
+    fields: Sequence[Any],
+) -> str:
+    """The result's card; what the ``fields`` of the chronological age hold stands in it."""
+    comparison, problem = compared(assessment, fields)
+    neighbours: list[Case] = []
+    if assessment.age is not None and assessment.sex:
+        neighbours = nearest(bundled_cases(), assessment.age, assessment.sex, exclude=radiograph.id)
+    return hand_cards.result(
+        radiograph,
+        assessment,
+        reference=visit.reference,
+        error=error_of(predictor),
+        comparison=comparison,
+        problem=problem,
+        neighbours=neighbours,
+    )
+
+
+def compared(
+    assessment: Assessment, fields: Sequence[Any]
+) -> tuple[growth.Comparison | None, str | None]:
+    """The bone age beside the chronological age, or why they cannot be compared."""
+    if assessment.age is None or not assessment.sex:
+        return None, None
+    try:
+        months = chronology.months(*fields)
+    except InputError as error:
+        return None, str(error)
+    if months is None:
+        return None, None
+    return growth.compare(assessment.age, months, assessment.sex), None
 
 
 def assess_file(predictor: Predictor, file: str | None, sex: str | None) -> dict[str, Any]:
@@ -147,8 +260,8 @@ def assess_file(predictor: Predictor, file: str | None, sex: str | None) -> dict
 
 def build(predictor: Predictor) -> None:
     """Lay the tab out in the open Blocks and connect it."""
-    cases = bundled_examples()
-    visit = gr.State(Visit())
+    cases = choose_examples(bundled_cases()) if bundled_cases() else []
+    visit = gr.State(Visit(), time_to_live=tab.KEPT_SECONDS)
     with gr.Row(elem_classes="two-sides"):
         with gr.Column(elem_classes="inputs"):
             inputs = tab.inputs(NAME, "Radiograph")
@@ -157,22 +270,36 @@ def build(predictor: Predictor) -> None:
                 label="Sex",
                 elem_id="hand-sex",
             )
+            age = chronology.fields()
+            frame = framing.controls()
         with gr.Column(elem_classes="outputs"):
+            shown_parts()
             result = tab.result(NAME, hand_cards.START)
+            # Clicked by the button in the result's card.
+            make_report = gr.Button(visible="hidden", elem_id="hand-report")
+            file = [gr.Textbox(visible="hidden", label=label) for label in ("name", "address")]
         with gr.Column(elem_classes="examples"):
             buttons = tab.example_buttons([(_label(c), images.read(c.path)) for c in cases])
 
     shown = [inputs.given, inputs.clear, sex, result]
+    renewed = [visit, *frame.fields, *age, *shown]
     begun = [
-        tab.on_upload(inputs, take, [visit, sex], shown),
+        tab.on_upload(inputs, renew(take), [visit, sex], renewed),
         sex.input(choose, visit, [sex, result], **tab.QUICK),
+        framing.connect(frame, visit, sex, inputs.given, result),
     ]
     for button, case in zip(buttons, cases, strict=True):
-        example = partial(take, path=str(case.path), sex=None, example=case)
-        begun.append(button.click(example, visit, shown, **tab.QUICK))
-    tab.assess_after(begun, partial(assess, predictor), [visit, sex], [result], MODEL)
-    inputs.clear.click(remove, visit, shown, **tab.QUICK)
-    inputs.too_large.click(refuse_large, visit, shown, **tab.QUICK)
+        example = partial(renew(take), path=str(case.path), sex=None, example=case)
+        begun.append(button.click(example, visit, renewed, **tab.QUICK))
+    tab.assess_after(begun, partial(assess, predictor), [visit, sex, *age], [result], MODEL)
+    for field in age:
+        field.change(partial(compare, predictor), [visit, *age], result, **tab.QUICK)
+    made = make_report.click(
+        partial(report, predictor), [visit, *age], file, **{**tab.QUICK, "show_progress": "full"}
+    )
+    made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+    inputs.clear.click(renew(remove), visit, renewed, **tab.QUICK)
+    inputs.too_large.click(renew(refuse_large), visit, renewed, **tab.QUICK)
 
     tab.endpoint(
         NAME,
@@ -182,6 +309,18 @@ def build(predictor: Predictor) -> None:
         "sex is F or M, or empty for the DICOM file's own. Returns the assessment.",
         MODEL,
     )
+
+
+def shown_parts() -> None:
+    """Lay out the choice of what of a result is shown, which the browser alone acts on."""
+    parts = [name for name, _ in PARTS]
+    choice = gr.CheckboxGroup(parts, value=parts, label="Show", elem_id="hand-show")
+    hidden = {name: f"hide-{part}" for name, part in PARTS}
+    script = (
+        f"(shown) => Object.entries({json.dumps(hidden)}).forEach(([name, hidden]) => "
+        "document.body.classList.toggle(hidden, !shown.includes(name)))"
+    )
+    choice.change(None, choice, None, js=script, api_visibility="private")
 
 
 def _label(case: Case) -> str:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boneage import explain
+from boneage import explain, images
+from boneage.growth import CAUTION
 from boneage.sex import SEX_NAMES
 from boneage.webui import cards
-from boneage.webui.charts import age_in_words, components_table
+from boneage.webui.charts import components_table
+from boneage.wording import age_in_short, age_in_words
 
 if TYPE_CHECKING:
+    from boneage.datasets import Case
+    from boneage.growth import Comparison
     from boneage.images import Radiograph
     from boneage.predictor import Assessment
+
+NEIGHBOUR = 299  # px, as large as the bundled films are
+REPORT = '<button type="button" class="download" data-clicks="hand-report">PDF report</button>'
 
 START = """
 <section class="card empty">
@@ -32,24 +43,60 @@ SEX_MISSING = """
 </section>"""
 
 
+FRAMED = """
+<section class="card empty">
+  <h2>The film has been turned or cut</h2>
+  <p>When it is framed as you want it, press <strong>Assess this part</strong>.</p>
+</section>"""
+
+
+def given(radiograph: Radiograph, reference: float | None) -> str:
+    """The film as it will be assessed, with an example's reference bone age in months."""
+    return cards.given(radiograph, *([] if reference is None else [reference_line(reference)]))
+
+
 def reference_line(reference: float) -> str:
     """An example's reference bone age, months."""
     return f"Reference bone age: {age_in_words(reference)} ({reference:.1f} months)"
 
 
-def result(radiograph: Radiograph, assessment: Assessment, reference: float | None = None) -> str:
-    """An assessment in months with its evidence."""
+def result(
+    radiograph: Radiograph,
+    assessment: Assessment,
+    *,
+    reference: float | None = None,
+    error: str = "",
+    comparison: Comparison | None = None,
+    problem: str | None = None,
+    neighbours: Sequence[Case] = (),
+) -> str:
+    """An assessment in months with its evidence.
+
+    Args:
+        radiograph: as it was assessed.
+        assessment: of it.
+        reference: an example's reference bone age, months.
+        error: how far these weights err, in a sentence.
+        comparison: with the chronological age.
+        problem: why there is no comparison though something of the chronological age was given.
+        neighbours: bundled radiographs of nearly this bone age.
+    """
     if assessment.age is None:
         return cards.refusal(assessment) + cards.details(assessment)
+    headline = _age(assessment, reference, error, comparison)
+    not_compared = cards.warnings([problem] if problem else [], "Chronological age")
     return (
-        f'<div class="result">{_age(assessment, reference)}{cards.warnings(assessment.warnings)}'
+        f'<div class="result">{headline}{not_compared}{cards.warnings(assessment.warnings)}'
         f'<section class="card votes" aria-live="off">{components_table(assessment)}</section>'
         f'<div class="evidence" aria-live="off">{_figures(radiograph, assessment)}</div>'
-        f"{cards.details(assessment)}</div>"
+        f"{_neighbours(radiograph, assessment, neighbours)}"
+        f"{cards.details(assessment, REPORT)}</div>"
     )
 
 
-def _age(assessment: Assessment, reference: float | None) -> str:
+def _age(
+    assessment: Assessment, reference: float | None, error: str, comparison: Comparison | None
+) -> str:
     age, interval = assessment.age, assessment.interval
     assert age is not None
     facts = [f'<data value="{age:.2f}">{age:.1f} months</data>']
@@ -66,10 +113,49 @@ def _age(assessment: Assessment, reference: float | None) -> str:
             f"<p>Reference: {age_in_words(reference)} ({reference:.1f} months); "
             f"{cards.difference(age, reference, 'months')}</p>"
         )
+    if comparison:
+        reading = f" {comparison.reading}" if comparison.reading else ""
+        lines += (
+            f'<p class="comparison">{escape(comparison.sentence)}{escape(reading)}</p>'
+            f"<p><small>{escape(CAUTION)}</small></p>"
+        )
+    if error:
+        lines += f"<p><small>{escape(error)}</small></p>"
     return (
         f'<section class="card age"><h2>Bone age</h2><p class="large">{age_in_words(age)}</p>'
         f"<p>{' · '.join(facts)}</p>{lines}</section>"
     )
+
+
+def _neighbours(radiograph: Radiograph, assessment: Assessment, cases: Sequence[Case]) -> str:
+    """The film among radiographs of known bone age, youngest first."""
+    age = assessment.age
+    if not cases or age is None or not assessment.sex:
+        return ""
+    own = cards.data_url(explain.display_image(radiograph.pixels, NEIGHBOUR))
+    films = [
+        (case.age, case.id, _film(case.path), f"Reference {age_in_short(case.age)}", "")
+        for case in cases
+    ]
+    films.append((age, radiograph.id, own, f"Assessed {age_in_short(age)}", ' class="own"'))
+    figures = "".join(
+        f'<figure{mark}><img src="{picture}" alt="The radiograph {escape(name)}">'
+        f"<figcaption><strong>{caption}</strong><span>{escape(name)}</span></figcaption></figure>"
+        for _, name, picture, caption, mark in sorted(films)
+    )
+    children = {"F": "girls", "M": "boys"}[assessment.sex]
+    return (
+        f'<section class="card neighbours" aria-live="off"><h2>Among radiographs of {children} of '
+        f"nearly this bone age</h2><div>{figures}</div><p><small>From the test images of the RSNA "
+        "Pediatric Bone Age Challenge 2017; reference ages by its radiologists.</small></p>"
+        "</section>"
+    )
+
+
+@cache
+def _film(path: Path) -> str:
+    """A bundled film as the address of itself."""
+    return cards.data_url(explain.display_image(images.read(path).pixels, NEIGHBOUR))
 
 
 def _figures(radiograph: Radiograph, assessment: Assessment) -> str:
@@ -80,10 +166,14 @@ def _figures(radiograph: Radiograph, assessment: Assessment) -> str:
             f"R{rank}: {age_in_words(box.age)}" for rank, box in enumerate(assessment.boxes, 1)
         )
         size = (radiograph.width, radiograph.height)
-        figures += cards.figure(
-            "Where the network looked",
+        boxes = cards.layer(
             explain.draw_boxes(picture, assessment, size),
             f"{radiograph.id} with the regions and their own ages. {ages}.",
+            'class="boxes"',
+        )
+        figures += cards.figure(
+            "Where the network looked",
+            cards.layer(picture) + boxes,
             "Chosen by the network itself, best first, each with the age that it alone suggests.",
         )
     if assessment.heat_map is not None:

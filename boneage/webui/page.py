@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from starlette.middleware import Middleware
 
-from boneage.webui import about, adult, batch, guard, hand, results
+from boneage.webui import about, adult, batch, guard, hand, results, tab
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
@@ -45,7 +45,7 @@ FOOTER = """
 FOLDER = Path(__file__).parent
 STYLES = ("page", "batch", "results", "about")
 # Files are looked for every 10 minutes and deleted when older than 50: none is older than an hour.
-DELETE_CACHE = (600, 3000)
+DELETE_CACHE = (600, tab.KEPT_SECONDS)
 QUEUE = 64  # visitors
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

@@ -1,14 +1,12 @@
-"""The released adult weights by the part of the image that they see, and how far they err."""
+"""The released adult weights by the part of the image that they see."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
-from boneage import bundled, hub
+from boneage import hub
 from boneage.errors import InputError
 from boneage.predictor import Predictor, released
 from boneage.views import REGIONS
@@ -62,51 +60,3 @@ class Regions:
             if region not in self._predictors:
                 self._predictors[region] = Predictor.load(self.folders[region], task="adult")
             return self._predictors[region]
-
-
-def recorded_metrics() -> list[dict[str, Any]]:
-    """The records of the evaluation that comes with the project; none where it does not."""
-    try:
-        text = (bundled.folder("results") / "metrics.json").read_text(encoding="utf-8")
-        return json.loads(text)
-    except (OSError, ValueError):
-        return []
-
-
-def measured_error(predictor: Predictor, records: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence or two on how far these weights err: as evaluated, else on validation images.
-
-    Args:
-        predictor: of the weights.
-        records: of an evaluation (``metrics.json``); one over all cases of a data set counts.
-    """
-    weights = f"{predictor.id}@{predictor.revision}"
-    unit = predictor.config["unit"]
-    for record in records:
-        if record["weights"] != weights or record["measured"] is None:
-            continue
-        if _is_overall(record):
-            interval = ""
-            if record["ci95"]:
-                low, high = record["ci95"]
-                interval = f" (95 % interval {low:.2f} to {high:.2f})"
-            data, split = record["dataset"].split("/")
-            return (
-                f"Mean absolute error of these weights on {record['n']:,} images of {data} "
-                f"({split} split): {record['measured']:.2f} {unit}{interval}."
-            )
-    provenance = predictor.config["provenance"]
-    mae = provenance.get("metrics", {}).get("validation_mae")
-    if mae is None:
-        return "The error of these weights was not measured."
-    return (
-        f"Mean absolute error of these weights on the {provenance['validation_images']:,} "
-        f"validation images of {provenance['data']}, by which they were selected: {mae:.2f} "
-        f"{unit}. On test images it was not measured."
-    )
-
-
-def _is_overall(record: Mapping[str, Any]) -> bool:
-    # The papers' tables have a column MAE too, but some of their rows are for one sex.
-    own = (record["table"], record["row"], record["column"])
-    return own == ("S1", "MAE", "all") or (own[0], own[2]) == ("S4", "MAE")

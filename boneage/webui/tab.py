@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 THUMBNAIL = 192  # px
 UNREADABLE = "This file cannot be assessed"
 GONE = "Files are deleted within an hour, and this one is gone by now. Please give it again."
+KEPT_SECONDS = 3000  # of what a visitor left, like the files
 # Events that run no network.
 QUICK = {
     "api_visibility": "private",
@@ -110,6 +111,15 @@ def _example_button(label: str, radiograph: Radiograph) -> gr.Button:
         icon={"path": f"{radiograph.id}.jpg", "url": cards.data_url(picture)},
         elem_classes="example",
     )
+
+
+def with_visit(take: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """``take`` with the visit before its updates: Gradio deletes in time what it was given last."""
+
+    def taken(visit: Visit, *arguments: Any, **options: Any) -> tuple[Any, ...]:
+        return (visit, *take(visit, *arguments, **options))
+
+    return taken
 
 
 def on_upload(

@@ -40,6 +40,13 @@ def test_cuts_are_shares_of_the_turned_film(film: Radiograph) -> None:
     assert (turned.pixels == np.rot90(film.pixels[:45], -1)).all()
 
 
+def test_what_was_done_is_said(film: Radiograph) -> None:
+    said = Framing(90, left=0.25).apply(film).description
+    done = "turned by 90° clockwise, cut to 75% of its width and 100% of its height"
+    assert said == f"{film.description}; {done}"
+    assert Framing(0, top=0.5).description == "cut to 100% of its width and 50% of its height"
+
+
 def test_turning_keeps_the_part(film: Radiograph) -> None:
     framing = Framing(left=0.1, bottom=0.25)
     before = framing.apply(film).pixels

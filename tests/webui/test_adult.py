@@ -16,9 +16,10 @@ import pytest
 from boneage import bundled, hub
 from boneage.errors import InputError
 from boneage.images import Radiograph
+from boneage.measured import measured_error
 from boneage.predictor import NOT_CT, Assessment, Interval, ModelReference, Predictor
 from boneage.webui import adult, adult_cards, cards, page, tab
-from boneage.webui.regions import Regions, measured_error
+from boneage.webui.regions import Regions
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 WHOLE = np.array([0.0, 0, 1, 1])
@@ -332,7 +333,7 @@ def test_page_without_adult_weights_has_no_tab_for_them() -> None:
     def tabs(blocks: gr.Blocks) -> list[str]:
         return [block.label for block in blocks.blocks.values() if isinstance(block, gr.Tab)]
 
-    assert tabs(page.build(Hands(), Regions({}))) == ["Hand"]
+    assert "Adult" not in tabs(page.build(Hands(), Regions({})))
 
 
 def test_choice_of_region_is_shown_only_where_there_is_one(
@@ -356,4 +357,6 @@ def test_examples_offer_ct_only_where_it_is_taken() -> None:
 
 
 def test_limits_of_the_tabs_reach_the_script() -> None:
-    assert '{"hand-file": 67108864, "adult-file": 1073741824}' in page.script()
+    script = page.script()
+    for limit in ('"hand-file": 67108864', '"adult-file": 1073741824'):
+        assert limit in script

@@ -10,7 +10,8 @@ import pytest
 from boneage.images import Radiograph
 from boneage.predictor import Assessment, Interval, ModelReference
 from boneage.webui import cards, hand_cards
-from boneage.webui.charts import age_in_short, age_in_words, axis, components_table
+from boneage.webui.charts import axis, components_table
+from boneage.wording import age_in_short, age_in_words
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 

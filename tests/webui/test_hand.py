@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gradio as gr
 import numpy as np
@@ -14,13 +15,17 @@ from boneage.datasets import Case
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.predictor import Assessment, Box, ModelReference
-from boneage.webui import cards, hand, hand_cards, tab
+from boneage.webui import cards, framing, hand, hand_cards, tab
+
+NO_AGE = (None, None, None)  # what the fields of the chronological age hold at first
 
 
 class FakePredictor:
     """Says 120 months to girls and 132 to boys; ``meanwhile`` runs while it computes."""
 
     sexes = ("F", "M")
+    id, revision = "fake", "0123"
+    config: ClassVar[dict[str, Any]] = {"unit": "months", "provenance": {}}
 
     def __init__(self, meanwhile: Any = None) -> None:
         self.meanwhile = meanwhile
@@ -127,22 +132,27 @@ def test_refused_file_leaves_nothing(film: str, letter: str) -> None:
     assert "text file" in result
     assert letter not in result
     assert visit.path is None
-    assert hand.assess(FakePredictor(), visit, "F") == gr.skip()
+    assert hand.assess(FakePredictor(), visit, "F", *NO_AGE) == gr.skip()
 
 
 def test_assess(film: str) -> None:
     visit = hand.Visit()
     hand.take(visit, film, "M")
-    assert '<data value="132.00">' in hand.assess(FakePredictor(), visit, "M")
-    assert '<data value="120.00">' in hand.assess(FakePredictor(), visit, "F")
-    assert hand.assess(FakePredictor(), visit, None) == gr.skip()
+    assert '<data value="132.00">' in hand.assess(FakePredictor(), visit, "M", *NO_AGE)
+    assert '<data value="120.00">' in hand.assess(FakePredictor(), visit, "F", *NO_AGE)
+    assert hand.assess(FakePredictor(), visit, None, *NO_AGE) == gr.skip()
+
+
+def test_sex_chosen_when_the_film_is_gone_clears_the_result() -> None:
+    _, result = hand.choose(hand.Visit())
+    assert result == hand_cards.START
 
 
 @pytest.mark.parametrize("change", [hand.remove, hand.refuse_large, hand.choose])
 def test_overtaken_assessment_is_not_shown(film: str, change: Any) -> None:
     visit = hand.Visit()
     hand.take(visit, film, "F")
-    assert hand.assess(FakePredictor(lambda: change(visit)), visit, "F") == gr.skip()
+    assert hand.assess(FakePredictor(lambda: change(visit)), visit, "F", *NO_AGE) == gr.skip()
 
 
 def test_file_deleted_meanwhile_is_explained(tmp_path: Path, film: str) -> None:
@@ -151,13 +161,13 @@ def test_file_deleted_meanwhile_is_explained(tmp_path: Path, film: str) -> None:
     visit = hand.Visit()
     hand.take(visit, str(path), "F")
     path.unlink()
-    assert tab.GONE in hand.assess(FakePredictor(), visit, "F")
+    assert tab.GONE in hand.assess(FakePredictor(), visit, "F", *NO_AGE)
 
 
 def test_error_of_the_predictor_is_explained(film: str) -> None:
     visit = hand.Visit()
     hand.take(visit, film, "X")
-    assert "this model needs it" in hand.assess(FakePredictor(), visit, "X")
+    assert "this model needs it" in hand.assess(FakePredictor(), visit, "X", *NO_AGE)
 
 
 def test_api_answers_with_the_assessment(film: str) -> None:
@@ -174,3 +184,66 @@ def test_api_names_what_is_wrong(film: str, letter: str) -> None:
     ):
         with pytest.raises(gr.Error, match=reason):
             hand.assess_file(FakePredictor(), file, sex)
+
+
+def test_new_film_brings_its_own_fields(film: str, tmp_path: Path) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "F")
+    framing.turn(1, visit)
+    renewed = hand.renew(hand.take)(visit, film, "F")
+    assert renewed[0] is visit
+    assert renewed[1:9] == (0, 0, 0, 0, 0, None, None, None)
+    assert len(renewed) == 13
+
+
+def test_chronological_age_stands_beside_the_bone_age(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "F")
+    card = hand.assess(FakePredictor(), visit, "F", "2010-01-01", "2019-07-01", None)
+    assert "6.0 months (0.5 SD) above the chronological age" in card  # 120 beside 114
+    assert "chronological age of" not in hand.compare(FakePredictor(), visit, *NO_AGE)
+    assert "12.0 months (1.0 SD) below" in hand.compare(FakePredictor(), visit, None, None, 11.0)
+    assert "date of birth is missing" in hand.compare(
+        FakePredictor(), visit, None, "2019-07-01", None
+    )
+
+
+def test_nothing_is_compared_before_an_assessment(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "F")
+    assert hand.compare(FakePredictor(), visit, None, None, 11.0) == gr.skip()
+
+
+def test_film_stands_among_others_of_its_sex(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "M")
+    card = hand.assess(FakePredictor(), visit, "M", *NO_AGE)
+    assert card.count("<figcaption><strong>Reference") == 4
+    assert card.count('<figure class="own">') == 1
+    assert "radiographs of boys" in card
+
+
+def test_framed_film_is_what_is_assessed(film: str) -> None:
+    sizes = []
+
+    class Measuring(FakePredictor):
+        def assess(self, radiograph: Radiograph, *args: Any, **options: Any) -> list[Assessment]:
+            sizes.append((radiograph.width, radiograph.height))
+            return super().assess(radiograph, *args, **options)
+
+    visit = hand.Visit()
+    hand.take(visit, film, "M")
+    framing.move(visit, 0, 50, 0, 0, 20)
+    hand.assess(Measuring(), visit, "M", *NO_AGE)
+    assert sizes == [(149, 239)]
+
+
+def test_report_is_a_pdf_of_the_assessment_shown(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "M")
+    with pytest.raises(gr.Error, match="gone"):
+        hand.report(FakePredictor(), visit, *NO_AGE)
+    hand.assess(FakePredictor(), visit, "M", *NO_AGE)
+    name, address = hand.report(FakePredictor(), visit, *NO_AGE)
+    assert name == "4360.pdf"
+    assert base64.b64decode(address.removeprefix("data:application/pdf;base64,"))[:5] == b"%PDF-"

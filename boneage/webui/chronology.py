@@ -1,0 +1,65 @@
+"""The Hand tab's fields for the chronological age, and the bone age beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from boneage import growth
+from boneage.errors import InputError
+
+MONTHS_A_YEAR = 12
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The components: two dates, or in their place the age in years."""
+
+    born: gr.DateTime
+    examined: gr.DateTime
+    years: gr.Number
+
+    def __iter__(self):  # noqa: ANN204 - of components, as Gradio's events take them
+        return iter((self.born, self.examined, self.years))
+
+
+def fields() -> Fields:
+    """Lay the fields out, folded."""
+    date = {"include_time": False, "type": "string"}
+    with gr.Accordion("Chronological age", open=False, elem_id="hand-chronology"):
+        return Fields(
+            born=gr.DateTime(label="Date of birth", elem_id="hand-born", **date),
+            examined=gr.DateTime(label="Date of examination", elem_id="hand-examined", **date),
+            years=gr.Number(
+                label="Or the age at examination, years",
+                minimum=0,
+                maximum=growth.MAX_MONTHS / MONTHS_A_YEAR,
+                step=0.1,
+                elem_id="hand-years",
+            ),
+        )
+
+
+def months(born: str | None, examined: str | None, years: float | None) -> float | None:
+    """The chronological age in months by what the fields hold; ``None`` where they are empty.
+
+    Raises:
+        InputError: for a date that is missing or impossible, or an age out of range.
+    """
+    if born or examined:
+        if not (born and examined):
+            missing = "date of examination" if born else "date of birth"
+            raise InputError(f"For the chronological age the {missing} is missing.")
+        return growth.age_in_months(
+            growth.parse_date(born, "date of birth"),
+            growth.parse_date(examined, "date of examination"),
+        )
+    if years is None:
+        return None
+    if not 0 <= years * MONTHS_A_YEAR <= growth.MAX_MONTHS:
+        raise InputError(
+            f"The age at examination is {years:g} years; it can be 0 to "
+            f"{growth.MAX_MONTHS / MONTHS_A_YEAR:g}."
+        )
+    return years * MONTHS_A_YEAR

@@ -1,0 +1,160 @@
+"""The Hand tab's controls to turn and cut the film before it is assessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from boneage import images
+from boneage.errors import InputError
+from boneage.framing import MAX_CUT, WHOLE, Framing
+from boneage.webui import cards, hand_cards, tab
+
+if TYPE_CHECKING:
+    from boneage.webui.hand import Visit
+
+EDGES = ("left", "top", "right", "bottom")
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The components.
+
+    Attributes:
+        fields: rotation in degrees clockwise, and what is cut off at :data:`EDGES` in per cent.
+        anticlockwise, clockwise: turn by a quarter.
+        whole: undoes everything.
+        drawn: where page.js writes a rectangle drawn on the film: what is cut off at the edges of
+            what is shown, four shares with spaces between, and a running number.
+        assess: begins the assessment.
+    """
+
+    fields: Sequence[gr.Slider]
+    anticlockwise: gr.Button
+    clockwise: gr.Button
+    whole: gr.Button
+    drawn: gr.Textbox
+    assess: gr.Button
+
+
+def controls() -> Controls:
+    """Lay the controls out, folded."""
+    with gr.Accordion("Turn and crop", open=False, elem_id="hand-framing"):
+        gr.HTML(
+            "<p>Draw a rectangle on the film above, or use the sliders.</p>",
+            apply_default_css=False,
+            js_on_load=None,
+        )
+        with gr.Row():
+            anticlockwise = gr.Button(
+                "\N{ANTICLOCKWISE OPEN CIRCLE ARROW} 90°", size="sm", min_width=60
+            )
+            clockwise = gr.Button("\N{CLOCKWISE OPEN CIRCLE ARROW} 90°", size="sm", min_width=60)
+            whole = gr.Button("Undo", size="sm", min_width=60)
+        rotation = gr.Slider(-180, 180, 0, step=1, label="Turn clockwise, °")
+        cuts = [
+            gr.Slider(
+                0,
+                round(100 * MAX_CUT),
+                0,
+                step=1,
+                label=f"Cut off {edge}, %",
+                elem_id=f"hand-crop-{edge}",
+            )
+            for edge in EDGES
+        ]
+        assess = gr.Button("Assess this part", variant="primary", size="sm")
+    return Controls(
+        fields=(rotation, *cuts),
+        anticlockwise=anticlockwise,
+        clockwise=clockwise,
+        whole=whole,
+        drawn=gr.Textbox(visible="hidden", elem_id="hand-drawn", label="Rectangle drawn"),
+        assess=assess,
+    )
+
+
+def values(framing: Framing) -> tuple[float, ...]:
+    """What the fields of the controls show for a framing."""
+    return (framing.rotation, *(round(100 * getattr(framing, edge)) for edge in EDGES))
+
+
+def move(visit: Visit, rotation: float, *cuts: float) -> tuple[Any, Any]:
+    """The fields were moved; returns updates of the film's card and the result."""
+
+    def moved() -> Framing:
+        return Framing(rotation, *(cut / 100 for cut in cuts))
+
+    return _reframe(visit, moved)[:2]
+
+
+def turn(quarters: int, visit: Visit) -> tuple[Any, ...]:
+    """Turn by quarters clockwise; returns updates of the film's card, the result and the fields."""
+    return _reframe(visit, lambda: visit.framing.turned(quarters))
+
+
+def draw(visit: Visit, drawn: str) -> tuple[Any, ...]:
+    """A rectangle was drawn; returns what :func:`turn` does."""
+
+    def within() -> Framing:
+        try:
+            left, top, right, bottom, _ = map(float, drawn.split())
+        except ValueError:
+            raise InputError("The rectangle that was drawn could not be understood.") from None
+        return visit.framing.within(left, top, right, bottom)
+
+    return _reframe(visit, within)
+
+
+def undo(visit: Visit) -> tuple[Any, ...]:
+    """The whole film, as it came; returns what :func:`turn` does."""
+    return _reframe(visit, lambda: WHOLE)
+
+
+def begin(visit: Visit, sex: str | None) -> Any:
+    """The visitor asks for the assessment; returns an update of the result."""
+    if visit.path is None:
+        return gr.skip()
+    visit.change()
+    return cards.BUSY if sex else hand_cards.SEX_MISSING
+
+
+def _reframe(visit: Visit, make: Any) -> tuple[Any, ...]:
+    """The film's card, the result and the fields once ``make()`` is the visit's framing.
+
+    A framing that cannot be changes nothing, and the result says why.
+    """
+    if visit.path is None:
+        return (gr.skip(), gr.skip(), *values(WHOLE))
+    visit.change()
+    try:
+        framing = make()
+        radiograph = framing.apply(images.read(visit.path))
+    except InputError as error:
+        card = cards.problem("The film cannot be framed so", str(error))
+        return (gr.skip(), card, *values(visit.framing))
+    visit.framing = framing
+    card = hand_cards.given(radiograph, visit.reference)
+    return (card, hand_cards.FRAMED, *values(framing))
+
+
+def connect(
+    parts: Controls, visit: gr.State, sex: gr.Radio, given: gr.HTML, result: gr.HTML
+) -> Any:
+    """Connect the controls; returns the event after which to assess."""
+    changed = [given, result, *parts.fields]
+    for field in parts.fields:
+        field.input(
+            move,
+            [visit, *parts.fields],
+            [given, result],
+            **{**tab.QUICK, "trigger_mode": "always_last"},
+        )
+    for button, quarters in ((parts.anticlockwise, -1), (parts.clockwise, 1)):
+        button.click(lambda visit, by=quarters: turn(by, visit), visit, changed, **tab.QUICK)
+    parts.whole.click(undo, visit, changed, **tab.QUICK)
+    parts.drawn.change(draw, [visit, parts.drawn], changed, **tab.QUICK)
+    return parts.assess.click(begin, [visit, sex], result, **tab.QUICK)

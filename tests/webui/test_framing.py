@@ -1,0 +1,62 @@
+"""The controls that turn and cut the film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from boneage.framing import WHOLE, Framing
+from boneage.webui import cards, framing, hand, hand_cards
+
+
+@pytest.fixture
+def visit(rsna_test_dir: Path) -> hand.Visit:
+    visit = hand.Visit()
+    hand.take(visit, str(rsna_test_dir / "images" / "4360.webp"), "M")
+    return visit
+
+
+def test_moved_fields_reframe_the_film(visit: hand.Visit) -> None:
+    card, result = framing.move(visit, -90, 10, 0, 0, 25)
+    assert visit.framing == Framing(-90, left=0.1, bottom=0.25)
+    assert "turned by -90°" in card
+    assert "90% of its width and 75% of its height" in card
+    assert result == hand_cards.FRAMED
+
+
+def test_buttons_turn_and_undo(visit: hand.Visit) -> None:
+    framing.move(visit, 5, 10, 0, 0, 0)
+    _, _, *fields = framing.turn(1, visit)
+    assert fields == [95, 0, 10, 0, 0]
+    _, _, *fields = framing.undo(visit)
+    assert fields == [0, 0, 0, 0, 0]
+    assert visit.framing == WHOLE
+
+
+def test_rectangles_are_drawn_within_what_is_shown(visit: hand.Visit) -> None:
+    framing.draw(visit, "0.5 0 0 0 1")
+    _, _, *fields = framing.draw(visit, "0 0.25 0.5 0 1")
+    assert fields == [0, 50, 25, 25, 0]
+
+
+@pytest.mark.parametrize("drawn", ["", "0.1 0.2", "a b c d 1", "0.5 0 0.5 0 1", "0 -1 0 0 1"])
+def test_impossible_framing_is_explained_and_changes_nothing(visit: hand.Visit, drawn: str) -> None:
+    framing.move(visit, 0, 10, 0, 0, 0)
+    _, result, *fields = framing.draw(visit, drawn)
+    assert "cannot be framed" in result
+    assert fields == [0, 10, 0, 0, 0]
+
+
+def test_without_a_film_nothing_happens() -> None:
+    visit = hand.Visit()
+    given, result, *fields = framing.turn(1, visit)
+    assert given == result == gr.skip()
+    assert fields == [0, 0, 0, 0, 0]
+    assert framing.begin(visit, "F") == gr.skip()
+
+
+def test_assessment_begins_when_asked_for(visit: hand.Visit) -> None:
+    assert framing.begin(visit, "F") == cards.BUSY
+    assert framing.begin(visit, None) == hand_cards.SEX_MISSING
