@@ -218,7 +218,8 @@ def annotated_boxes(annotated: Annotated, boxes: Sequence[BoxRow], weights: str)
         ]
         for sex in SEX_NAMES
     }
-    facts = [f"{name}: {len(usable)} radiographs, of which these", f"Weights {weights}"]
+    shown = sum(map(len, lines.values()))
+    facts = [f"{name}: {shown} of {len(usable)} radiographs", f"Weights {weights}"]
     return _box_figure("Attention boxes and annotated ossification regions", facts, lines)
 
 

@@ -1,0 +1,182 @@
+"""Changes of radiographs are what their names say, and table S5 is of the weights at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boneage import hub, images
+from boneage.predictor import released
+from evaluate import recorded, robustness
+from evaluate.cases import CASES, RECORDED, CaseRow, read_cases, write_rows
+from evaluate.robustness import CHANGES, COLUMNS, TABLE, UNCHANGED, Change
+from evaluate.run import Dataset, evaluate
+
+
+@pytest.fixture
+def pixels(rsna_test_dir: Path) -> np.ndarray:
+    return images.read(rsna_test_dir / "images" / "4360.webp").pixels
+
+
+def test_rotation_is_counter_clockwise_about_the_middle(pixels: np.ndarray) -> None:
+    assert (robustness.turn_and_scale(pixels, degrees=90) == np.rot90(pixels)).all()
+    assert (Change("rotation", 0)(pixels) == pixels).all()
+    there = Change("rotation", 20)(pixels).astype(int)
+    back = Change("rotation", -20)(there.astype(np.uint8)).astype(int)
+    middle = slice(75, 225)
+    assert (
+        abs(back - pixels)[middle, middle].mean() < abs(there - pixels)[middle, middle].mean() / 3
+    )
+
+
+def test_scaling_by_two_doubles_the_middle(pixels: np.ndarray) -> None:
+    larger = robustness.turn_and_scale(pixels, factor=2)
+    assert (larger[1::2, 1::2] == pixels[75:224, 75:224]).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_comes_in_from_outside_continues_the_border(kind: type) -> None:
+    film = np.full((101, 101), 200, kind)
+    film[1:-1, 1:-1] = 10
+    smaller = Change("scaling", 0.8)(film)
+    assert smaller.dtype == kind
+    assert (smaller[:10] == 200).all()
+    assert (smaller[:, -10:] == 200).all()
+    assert (smaller[12:-12, 12:-12] == 10).all()
+    assert (Change("rotation", 30)(film)[:5, :5] == 200).all()
+
+
+def test_contrast_stretches_about_the_mean_and_cuts_off() -> None:
+    film = np.array([[0, 100], [140, 160]], np.uint8)  # mean 100
+    assert Change("contrast", 0.5)(film).tolist() == [[50, 100], [120, 130]]
+    assert Change("contrast", 3)(film).tolist() == [[0, 100], [220, 255]]
+    deep = robustness.change_contrast(film.astype(np.uint16) * 257, 2)
+    assert deep.dtype == np.uint16
+    assert deep.tolist() == [[0, 25700], [180 * 257, 220 * 257]]
+
+
+def test_the_paper_names_three_kinds_of_change() -> None:
+    assert {change.kind for change in CHANGES} == {"rotation", "scaling", "contrast"}
+    names = [change.name for change in CHANGES]
+    assert len(set(names)) == len(names) == 14
+    assert "rotation by +10 degrees" in names
+    assert "scaling by 0.8" in names
+
+
+def test_every_case_is_assessed_after_every_change(
+    hands: Dataset, stub: Callable[..., Any]
+) -> None:
+    predictor = stub(refuse=[hands.folder.cases[0].id])
+    rows = robustness.assess(hands, predictor, "stub@1", CHANGES[:2])
+    count = len(hands.folder.cases)
+    assert [row.row for row in rows[::count]] == [UNCHANGED, CHANGES[0].name, CHANGES[1].name]
+    assert len(rows) == 3 * count
+    assert {(row.table, row.dataset, row.weights) for row in rows} == {
+        (TABLE, hands.name, "stub@1")
+    }
+    assert [row.assessed is None for row in rows] == [
+        row.id == hands.folder.cases[0].id for row in rows
+    ]
+    boys = robustness.assess(hands, stub(sexes=["M"]), "boys@1", CHANGES[:1])
+    assert {row.sex for row in boys} == {"M"}
+
+
+def row(change: str, id: str, assessed: float | None) -> CaseRow:
+    place = ("MAE", "d/test", id, "F", 100.0)
+    return CaseRow(TABLE, change, *place, assessed, "months", f"{RECORDED}w@1")
+
+
+def test_differences_are_paired() -> None:
+    cases = [
+        row(UNCHANGED, "1", 104.0), row(UNCHANGED, "2", 98.0), row(UNCHANGED, "3", None),
+        row("scaling by 2", "1", 97.0), row("scaling by 2", "2", 92.0),
+        row("scaling by 2", "3", 500.0),
+    ]  # fmt: skip
+    found = {(r["row"], r["column"]): r for r in robustness.records(cases, "d/test")}
+    assert found[UNCHANGED, "MAE"]["measured"] == 3.0
+    assert found[UNCHANGED, "MAE"]["refused"] == 1
+    assert found["scaling by 2", "MAE"]["measured"] == pytest.approx((3 + 8 + 400) / 3, abs=1e-4)
+    added = found["scaling by 2", COLUMNS[1]]
+    assert (added["measured"], added["n"], added["ci95"]) == (2.5, 2, [-1.0, 6.0])
+    assert found["scaling by 2", COLUMNS[2]]["measured"] == 6.5
+    assert all(r["recorded"] for r in found.values())
+    empty = robustness.records(cases, "other/test")
+    assert len(empty) == 1 + len(CHANGES)
+    assert {(r["measured"], r["why"]) for r in empty} == {(None, robustness.NOT_MEASURED)}
+
+
+@pytest.fixture
+def recording(hands: Dataset, stub: Callable[..., Any], tmp_path: Path) -> Path:
+    """What the command records, of a stub."""
+    folder = tmp_path / "recorded"
+    rows = robustness.assess(hands, stub(), "stub@0123456789ab")
+    write_rows(folder / "robustness" / CASES, rows)
+    provenance = {"seed": 0, "commit": "abc"}
+    run = {"weights": [{"sha256": "0" * 64, "provenance": provenance}]}
+    (folder / "robustness" / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_a_recording_is_printed_for_its_weights_alone(
+    hands: Dataset, stub: Callable[..., Any], tmp_path: Path, recording: Path
+) -> None:
+    own, other = stub(), stub()
+    other.config["sha256"] = "1" * 64
+    for name, predictor in (("own", own), ("other", other)):
+        evaluate([hands], [predictor], tmp_path / name, recorded=recorded.load(recording))
+    text = (tmp_path / "own" / "tables.md").read_text()
+    assert f"## S5. Robustness of the age in months, on {hands.name}, by recorded:stub@" in text
+    assert "| rotation by +30 degrees | months | 4.00 [4.00, 4.00] (n=12) | 0.00" in text
+    assert (tmp_path / "own" / "figures" / "figure-robustness.png").is_file()
+    weights = json.loads((tmp_path / "own" / "weights.json").read_text())
+    assert [entry["weights"] for entry in weights] == ["stub@0123456789ab"]
+    assert robustness.NOT_MEASURED in (tmp_path / "other" / "tables.md").read_text()
+    assert not (tmp_path / "other" / "figures" / "figure-robustness.png").exists()
+    assert all(r.table != TABLE for r in read_cases(tmp_path / "other" / CASES))
+
+
+def test_the_command_writes_a_recording(
+    untrained: Path, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    data, out = make_folder(["4360", "4361"]), tmp_path / "recorded" / "robustness"
+    words = ["--data", str(data), "--weights", str(untrained), "--out", str(out)]
+    run_and_check(words, out)
+    run = json.loads((out / "run.json").read_text())
+    assert run["weights"][0]["sha256"] == hub.load_config(untrained)["sha256"]
+    assert run["datasets"][0]["name"] == "hands/test"
+
+
+def run_and_check(words: list[str], out: Path) -> None:
+    assert robustness.main(words) == 0
+    rows = read_cases(out / CASES)
+    assert len(rows) == 2 * (1 + len(CHANGES))
+    unchanged = [r.assessed for r in rows if r.row == UNCHANGED]
+    turned = [r.assessed for r in rows if r.row == CHANGES[0].name]
+    assert unchanged != turned
+
+
+def test_bad_input_ends_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert robustness.main(["--data", "nowhere", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate.robustness: ")
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_shipped_recording_is_of_the_released_weights(rsna_test_dir: Path) -> None:
+    from boneage import datasets
+
+    (found,) = [row for row in recorded.load() if row.name == robustness.FOLDER.name]
+    sha = hub.load_config(released("hand"))["sha256"]
+    cases = datasets.load(rsna_test_dir).cases
+    rows = found.fitting("rsna-test/test", cases, {sha})
+    assert len(rows) == 200 * (1 + len(CHANGES))
+    assert {r.row for r in rows} == {UNCHANGED, *(change.name for change in CHANGES)}
+    assert found.fitting("rsna-test/test", cases, {"0" * 64}) == ()
+    assert not replace(found, sha256="0" * 64).fitting("rsna-test/test", cases, {sha})

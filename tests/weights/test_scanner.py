@@ -1,0 +1,156 @@
+"""The same hand from another scanner: the released weights' age moves less than a tolerance.
+
+Tolerances are in months: what was measured, with a margin.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from pydicom import Dataset, uid
+from pydicom.dataset import FileMetaDataset
+
+from boneage import datasets, images
+from boneage.datasets import Case
+from boneage.images import Radiograph
+from boneage.predictor import Predictor
+
+Hand = tuple[Radiograph, str, float]  # with its sex and its age as assessed, in months
+
+EVERY = 20  # of the test radiographs
+FULL_SIZE = {"1380": "M", "1418": "F"}
+BRIGHT = 170  # of 255: what the brightest hundredth of a well exposed hand exceeds
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def cases(rsna_test_dir: Path) -> tuple[Case, ...]:
+    return datasets.load(rsna_test_dir).cases
+
+
+@pytest.fixture(scope="module")
+def hands(predictor: Predictor, cases: tuple[Case, ...]) -> list[Hand]:
+    return assessed(predictor, [(images.read(c.path), c.sex or "") for c in cases[::EVERY]])
+
+
+@pytest.fixture(scope="module")
+def films(predictor: Predictor, rsna_fullsize_dir: Path) -> list[Hand]:
+    folder = rsna_fullsize_dir / "images"
+    return assessed(
+        predictor, [(images.read(folder / f"{i}.png"), s) for i, s in FULL_SIZE.items()]
+    )
+
+
+def assessed(predictor: Predictor, pairs: list[tuple[Radiograph, str]]) -> list[Hand]:
+    found = predictor.assess([radiograph for radiograph, _ in pairs], [sex for _, sex in pairs])
+    return [(r, sex, a.age or 0.0) for (r, sex), a in zip(pairs, found, strict=True)]
+
+
+def moved(
+    predictor: Predictor, hands: list[Hand], change: Callable[[np.ndarray], Radiograph]
+) -> np.ndarray:
+    """Absolute change of the age in months from each radiograph to its other version."""
+    others = assessed(predictor, [(change(r.pixels), sex) for r, sex, _ in hands])
+    return np.array([abs(b - a) for (_, _, a), (_, _, b) in zip(hands, others, strict=True)])
+
+
+def resized(pixels: np.ndarray, factor: float, method: Image.Resampling) -> Radiograph:
+    height, width = pixels.shape
+    size = (round(width * factor), round(height * factor))
+    return images.from_array(np.asarray(Image.fromarray(pixels).resize(size, method)))
+
+
+def deep_png(pixels: np.ndarray) -> Radiograph:
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(file, "PNG")
+    return images.read(file.getvalue())
+
+
+def inverted_dicom(pixels: np.ndarray) -> Radiograph:
+    """The radiograph as MONOCHROME1 of 12 bits, bones dark in the file."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = uid.ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
+    data.Modality, data.PhotometricInterpretation = "CR", "MONOCHROME1"
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PixelRepresentation = 1, 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+    data.PixelData = (4095 - 16 * pixels.astype(np.uint16)).astype("<u2").tobytes()
+    file = io.BytesIO()
+    data.save_as(file, enforce_file_format=True)
+    return images.read(file.getvalue())
+
+
+def bordered(pixels: np.ndarray) -> Radiograph:
+    """Six per cent of white at every edge, as collimators leave it."""
+    down, across = (round(0.06 * side) for side in pixels.shape)
+    white = np.full_like(pixels, 255)
+    white[down:-down, across:-across] = pixels[down:-down, across:-across]
+    return images.from_array(white)
+
+
+def marked(pixels: np.ndarray) -> Radiograph:
+    """A white L in the upper left corner, a tenth of the film high."""
+    image = Image.fromarray(pixels)
+    size = len(pixels) // 10
+    place, font = (size // 3, size // 3), ImageFont.load_default(size)
+    ImageDraw.Draw(image).text(place, "L", fill=255, font=font)
+    return images.from_array(np.asarray(image))
+
+
+def test_16_bits_give_the_age_of_8(
+    predictor: Predictor, hands: list[Hand], films: list[Hand]
+) -> None:
+    assert deep_png(hands[0][0].pixels).pixels.dtype == np.uint16
+    assert moved(predictor, hands + films, deep_png).max() < 0.5
+
+
+def test_an_inverted_dicom_gives_the_age_of_the_picture(
+    predictor: Predictor, hands: list[Hand], films: list[Hand]
+) -> None:
+    assert moved(predictor, hands + films, inverted_dicom).max() < 0.5
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_enlarged_by_interpolation(predictor: Predictor, hands: list[Hand], factor: int) -> None:
+    """The most a single age moves is large, since other regions may be chosen."""
+    change = moved(predictor, hands, lambda p: resized(p, factor, Image.Resampling.BICUBIC))
+    assert np.median(change) < 2.5
+    assert change.max() < 13
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_film_scanned_finer_gives_the_age_of_its_reduction(
+    predictor: Predictor, films: list[Hand], factor: int
+) -> None:
+    change = moved(predictor, films, lambda p: resized(p, 1 / factor, Image.Resampling.BILINEAR))
+    assert change.max() < 2
+
+
+def test_a_white_collimation_border_on_well_exposed_hands(
+    predictor: Predictor, cases: tuple[Case, ...]
+) -> None:
+    """On dark films it moves the age by far more: white stretches the grey range over itself."""
+    every = [(images.read(case.path), case.sex or "") for case in cases[::10]]
+    bright = [(r, sex) for r, sex in every if np.percentile(r.pixels, 99) > BRIGHT]
+    assert len(bright) >= 5
+    assert moved(predictor, assessed(predictor, bright), bordered).max() < 4
+
+
+def test_a_side_marker_in_a_corner(
+    predictor: Predictor, hands: list[Hand], films: list[Hand]
+) -> None:
+    assert moved(predictor, hands + films, marked).max() < 1
