@@ -37,7 +37,7 @@ CANCELLED = "Nothing was assessed: it was cancelled before it began."
 # Apart from the other tabs' group: their visitors do not wait for a batch.
 GROUP = {"concurrency_limit": 1, "concurrency_id": "batch"}
 # The components that a run changes, in order.
-SHOWN = ("progress", "announced", "table", "comparison", "downloads", "start", "example", "cancel")
+SHOWN = ("progress", "announced", "downloads", "table", "comparison", "start", "example", "cancel")
 
 
 @dataclass
@@ -220,10 +220,13 @@ def build(predictor: Predictor) -> None:
                 elem_id="batch-file",
             )
             table = gr.File(
-                label="Table of sexes (CSV), optional", height=120, elem_id="batch-table"
+                label="Table of sexes (CSV), optional", height=150, elem_id="batch-table"
             )
             sex = gr.Radio(
-                [("As DICOM says", ""), *((SEX_NAMES[s].capitalize(), s) for s in predictor.sexes)],
+                [
+                    ("The DICOM file's own", ""),
+                    *((SEX_NAMES[s].capitalize(), s) for s in predictor.sexes),
+                ],
                 value="",
                 label="Sex where the table has none",
                 elem_id="batch-sex",
@@ -249,21 +252,22 @@ def build(predictor: Predictor) -> None:
                 apply_default_css=False,
                 js_on_load="element.setAttribute('aria-live', 'polite')",
             )
+            downloads = gr.HTML(elem_id="batch-downloads", apply_default_css=False, js_on_load=None)
             results = gr.Dataframe(
                 label="Results",
                 datatype=["str", "str", "number", "str", "number", "number", "str"],
                 interactive=False,
                 visible=False,
                 max_height=480,
+                wrap=True,
                 buttons=["fullscreen"],
                 elem_id="batch-results",
             )
             comparison = gr.HTML(
                 elem_id="batch-comparison", apply_default_css=False, js_on_load=None
             )
-            downloads = gr.HTML(elem_id="batch-downloads", apply_default_css=False, js_on_load=None)
 
-    shown = [progress, announced, results, comparison, downloads, start, try_it, stop]
+    shown = [progress, announced, downloads, results, comparison, start, try_it, stop]
     quick = {**tab.QUICK, "trigger_mode": "once"}
     for button, assess, arguments in (
         (start, run_files, [visit, files, table, sex]),
