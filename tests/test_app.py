@@ -11,6 +11,8 @@ import app
 from boneage.predictor import Predictor
 from boneage.webui import page
 
+BONEAGE = ("BONEAGE_WEIGHTS", "BONEAGE_REVISION", "BONEAGE_QUEUE")
+
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
@@ -19,7 +21,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(Predictor, "load", lambda *_, **__: None)
     monkeypatch.setattr(page, "build", lambda *_, **__: None)
     monkeypatch.setattr(page, "launch", lambda _, host, port: calls.append((host, port)))
-    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID", "BONEAGE_WEIGHTS"):
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID", *BONEAGE):
         monkeypatch.delenv(name, raising=False)
     return calls
 
@@ -33,6 +35,36 @@ def test_listens_on_this_machine_alone_unless_asked(
     monkeypatch.setenv("GRADIO_SERVER_PORT", "8080")
     assert app.main([]) == 0
     assert launched == [("127.0.0.1", 7860), ("0.0.0.0", 81), ("0.0.0.0", 8080)]
+
+
+def test_a_space_is_reached_from_outside(launched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/page")
+    assert app.main([]) == 0
+    assert app.main(["--host", "127.0.0.1"]) == 0
+    assert launched == [("0.0.0.0", 7860), ("127.0.0.1", 7860)]
+
+
+def test_weights_and_queue_from_the_environment(
+    launched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Predictor, "load", lambda *given, **named: asked.append((given, named)))
+    monkeypatch.setattr(page, "build", lambda *_, queue: asked.append(queue))
+    monkeypatch.setenv("BONEAGE_WEIGHTS", "someone/bone-age")
+    monkeypatch.setenv("BONEAGE_REVISION", "trial")
+    monkeypatch.setenv("BONEAGE_QUEUE", "5")
+    assert app.main([]) == 0
+    assert asked == [(("someone/bone-age",), {"revision": "trial"}), 5]
+    assert app.main(["--weights", "mine", "--revision", "main", "--queue", "7"]) == 0
+    assert asked[2:] == [(("mine",), {"revision": "main"}), 7]
+
+
+def test_a_queue_that_holds_nobody_is_refused(
+    launched: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["--queue", "0"]) == 2
+    assert "at least 1" in capsys.readouterr().err
+    assert launched == []
 
 
 def test_missing_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

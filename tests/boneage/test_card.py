@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from boneage.card import model_card
+from boneage import hub
+from boneage.card import model_card, read_metrics
+from boneage.errors import InputError
+from boneage.predictor import released
 
 RECORD = {
     "table": "B2", "row": "VGG with hierarchical features", "column": "MAE", "published": 4.856,
@@ -65,3 +71,56 @@ def test_results_outside_the_papers_tables_are_its_own_too() -> None:
     card = model_card("mine", config("adult", [], "nih-chest-128"), [record])
     assert "| S4 mine MAE |  | 6.12 | 5.90 to 6.40 | 100 |" in card
     assert "value: 6.123" in card
+
+
+def test_on_the_hub_it_says_how_to_load_it_from_there() -> None:
+    card = model_card("mine", config("hand", ["F", "M"], "rsna-299"), [], "someone/bone-age")
+    assert 'Predictor.load("someone/bone-age")' in card
+    assert "`revision=`" in card
+    assert "weights/mine" not in card
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("rsna-299", {"datasets": ["rsna-pediatric-bone-age-2017"], "license": "other"}),
+        ("nih-chest-128", {"datasets": ["nih-chestx-ray14"], "license": "apache-2.0"}),
+        ("clinic", {"datasets": None, "license": "other"}),
+    ],
+)
+def test_metadata_name_data_and_licence(data: str, expected: dict[str, Any]) -> None:
+    card = model_card("mine", config("adult", [], data), [RECORD])
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert {key: metadata.get(key) for key in expected} == expected
+    ((result,),) = [index["results"] for index in metadata["model-index"]]
+    assert result["dataset"]["type"] == "nih-chest-test"
+    assert result["metrics"][0]["value"] == 6.123
+    assert ("license_link" in metadata) == (data == "rsna-299")
+
+
+def test_errors_by_age_of_all_cases() -> None:
+    overall = RECORD | {"table": "S1", "row": "RMSE", "column": "all", "measured": 8.0}
+    old = RECORD | {"table": "S2", "row": "70 to 80 years", "column": "all", "n": 9}
+    women = old | {"column": "female", "measured": 1.25}
+    card = model_card("mine", config("adult", [], "nih-chest-128"), [overall, old, women])
+    assert "| RMSE | 8.00 years | 5.90 to 6.40 | 100 |" in card
+    assert "| MAE, 70 to 80 years | 6.12 years | 5.90 to 6.40 | 9 |" in card
+    assert "1.25" not in card
+
+
+class TestReadMetrics:
+    def test_of_an_evaluation(self, tmp_path: Path) -> None:
+        (tmp_path / "metrics.json").write_text(json.dumps([RECORD]))
+        assert read_metrics(tmp_path) == [RECORD]
+
+    def test_that_comes_with_the_project(self) -> None:
+        config = hub.load_config(released("hand"))
+        label = f"{released('hand').name}@{config['sha256'][:12]}"
+        assert label in {record["weights"] for record in read_metrics()}
+
+    @pytest.mark.parametrize("text", [None, "{"])
+    def test_none(self, tmp_path: Path, text: str | None) -> None:
+        if text:
+            (tmp_path / "metrics.json").write_text(text)
+        with pytest.raises(InputError, match=r"holds no readable metrics\.json"):
+            read_metrics(tmp_path)
