@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COVERAGE = 0.9
 LEAST = 50  # cases, or patients, in a band
-STEPS = {"months": 12.0, "years": 5.0}  # bands end at multiples of these
+STEPS = {"months": 24.0, "years": 10.0}  # bands begin at multiples of these
 
 
 def calibrates(case: Case) -> bool:
@@ -78,8 +78,8 @@ def fit_intervals(
 ) -> dict[str, Any]:
     """The ``interval`` entry of a weights config.
 
-    Bands begin at whole years of hands, at every fifth of adults; from the youngest on, each is as
-    narrow as :data:`LEAST` cases (patients) allow, and the last one takes what remains.
+    Bands begin at multiples of two years for hands and of ten for adults; from the youngest on, each
+    is as narrow as :data:`LEAST` cases (patients) allow, and the last one takes what remains.
 
     Args:
         ages: reference ages, (n,), in ``unit``.

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from boneage.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
+CALIBRATION = "calibration.safetensors"  # what the refusal of foreign images needs; may be missing
 CARD = "README.md"
 FORMAT = 1
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -113,8 +116,11 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
         offline = bool(cached) or not _answers(repo, revision)
         config = Path(hf_hub_download(repo, CONFIG, revision=revision, local_files_only=offline))
         commit = config.parent.name
-        # Of the same commit, even if the branch moves on in between.
-        hf_hub_download(repo, TENSORS, revision=commit, local_files_only=offline)
+        # Of the same commit, even if the branch moves on in between; the tensors last, so that
+        # where they are cached everything is.
+        refuses = load_config(config.parent).get("refusal")
+        for name in (CALIBRATION, TENSORS) if refuses else (TENSORS,):
+            hf_hub_download(repo, name, revision=commit, local_files_only=offline)
     return config.parent, commit
 
 
@@ -160,6 +166,8 @@ def push(
         CONFIG: (folder / CONFIG).read_bytes(),
         CARD: card.encode(),
     }
+    if config.get("refusal"):
+        files[CALIBRATION] = (folder / CALIBRATION).read_bytes()
     return upload(repo, files, f"Weights {config['sha256'][:12]}", branch=branch)
 
 
@@ -344,7 +352,61 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     ):
         raise InputError(f"{TENSORS} of {name} does not fit its architecture.")
     model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    load_calibration(folder, config)
     return model.eval(), config
+
+
+def load_calibration(folder: str | Path, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays that the ``refusal`` of a config needs; none where it has no such entry.
+
+    Raises:
+        InputError: if the file is missing, unreadable or not the one that the config describes.
+    """
+    from safetensors.numpy import load as deserialise
+
+    folder = Path(folder)
+    if not (refusal := config.get("refusal")):
+        return {}
+    name = _shown(folder)
+    try:
+        data = (folder / CALIBRATION).read_bytes()
+    except OSError:
+        raise InputError(f"{name} holds no {CALIBRATION}.") from None
+    if hashlib.sha256(data).hexdigest() != refusal.get("sha256"):
+        raise InputError(f"{CALIBRATION} of {name} is not the file that {CONFIG} describes.")
+    try:
+        return deserialise(data)
+    except Exception:  # safetensors raises its own, untyped errors
+        raise InputError(f"{CALIBRATION} of {name} is not a readable safetensors file.") from None
+
+
+def save_calibration(
+    folder: str | Path, entries: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Add what was found after the training to a weights folder.
+
+    Args:
+        folder: of weights.
+        entries: of its config, ``interval`` and ``refusal``; the latter gets the arrays' hash.
+        arrays: what the refusal needs.
+
+    Raises:
+        InputError: if it is no weights folder.
+    """
+    from safetensors.numpy import save as serialise
+
+    folder = Path(folder)
+    config = {**load_config(folder), **entries}
+    files = {}
+    if config.get("refusal"):
+        data = serialise({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        config["refusal"] = {**config["refusal"], "sha256": hashlib.sha256(data).hexdigest()}
+        files[CALIBRATION] = data
+    files[CONFIG] = (json.dumps(config, indent=2) + "\n").encode()
+    for name, content in files.items():
+        (folder / f"{name}.part").write_bytes(content)
+    for name in files:
+        (folder / f"{name}.part").replace(folder / name)
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from boneage import calibration
+from boneage import calibration, hub
 from boneage.calibration import Intervals, conformal_quantile, fit_intervals
 from boneage.datasets import Case
 from boneage.errors import InputError
@@ -96,9 +97,9 @@ class TestIntervals:
         bands = config["interval"]["bands"]
         assert bands[0]["from"] == 0
         assert all(band["cases"] >= calibration.LEAST for band in bands)
-        assert all(band["from"] % 12 == 0 for band in bands)
+        assert all(band["from"] % 24 == 0 for band in bands)
         assert sum(band["cases"] for band in bands) == 2000
-        assert len(bands) > 10
+        assert len(bands) == 9
 
     def test_few_cases_make_one_band(self) -> None:
         assessed = np.linspace(20, 90, 40)
@@ -118,3 +119,39 @@ class TestIntervals:
             low, high = intervals.around(age)
             assert high - age == pytest.approx(width)
             assert age - low == pytest.approx(min(width, age))
+
+
+class TestWeightsFolder:
+    @pytest.fixture
+    def folder(self, untrained: Path, tmp_path: Path) -> Path:
+        folder = shutil.copytree(untrained, tmp_path / "tiny")
+        arrays = {"mean": np.arange(3, dtype=np.float32)}
+        hub.save_calibration(folder, {"interval": {"coverage": 0.9}, "refusal": {"x": 1}}, arrays)
+        return folder
+
+    def test_holds_what_was_added(self, folder: Path, untrained: Path) -> None:
+        config, before = hub.load_config(folder), hub.load_config(untrained)
+        assert config["interval"] == {"coverage": 0.9}
+        assert config["refusal"]["x"] == 1
+        assert hub.load_calibration(folder, config)["mean"].tolist() == [0, 1, 2]
+        added = ("interval", "refusal")
+        assert {k: v for k, v in config.items() if k not in added} == {
+            k: v for k, v in before.items() if k not in added
+        }
+
+    def test_without_a_refusal_there_is_no_file(self, untrained: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(untrained, tmp_path / "tiny")
+        hub.save_calibration(folder, {"interval": {"coverage": 0.9}, "refusal": None}, {})
+        assert not (folder / hub.CALIBRATION).exists()
+        assert hub.load_calibration(folder, hub.load_config(folder)) == {}
+
+    def test_an_altered_file_is_refused(self, folder: Path) -> None:
+        data = (folder / hub.CALIBRATION).read_bytes()
+        (folder / hub.CALIBRATION).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(InputError, match="not the file that config.json describes"):
+            hub.load(folder)
+
+    def test_a_missing_file_is_named(self, folder: Path) -> None:
+        (folder / hub.CALIBRATION).unlink()
+        with pytest.raises(InputError, match="tiny holds no calibration.safetensors"):
+            hub.load(folder)
