@@ -80,7 +80,7 @@ radiologist's reading.
 - Frontal radiographs of one hand, either side. Populations other than that of the training data,
   malformations, casts and skeletal dysplasias were not tested.
 - The age is bone age as the training data's readers assessed it, not chronological age.
-- What is no hand is not yet recognised: such an image gets an age that means nothing.
+- $FOREIGN
 - The attention boxes show which regions the network used, not where a disease is.""",
     "adult": """\
 For research and education. Not a medical device, not for diagnosis, and no evidence of anybody's
@@ -90,8 +90,18 @@ age in law.
   states no more.
 - The error differs with age: see the results by age band of an evaluation. Below the youngest and
   above the oldest training cases it was not measured.
-- A frontal image of another kind than the training images gets an age that means little.
+- $FOREIGN
 - The heat map shows which regions raised the age, not where a disease is.""",
+}
+
+# By whether the weights refuse anything.
+FOREIGN = {
+    False: """\
+An image of another kind than the training images is not recognised as such: it gets an age that
+  means nothing.""",
+    True: """\
+An image unlike the training images is refused. Not every image of another kind is recognised: one
+  that is not gets an age that means nothing.""",
 }
 
 
@@ -154,11 +164,12 @@ def model_card(
         "print(assessment.age, assessment.unit)\n```\n",
         *([PINNING] if repo else []),
         "## Intended use and limits\n",
-        LIMITS[config["task"]] + "\n",
+        LIMITS[config["task"]].replace("$FOREIGN", FOREIGN[bool(config.get("refusal"))]) + "\n",
         "## Results\n",
         *_validation(provenance),
         *_test(own, config["unit"]),
         *_groups(records),
+        *_intervals(config),
         "## Training\n",
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in provenance.items()
           if key not in ("metrics", "initialisation")),
@@ -285,6 +296,20 @@ def _groups(records: Sequence[Mapping[str, Any]]) -> list[str]:
             f"| {_interval(r['ci95'])} | {r['n']} |"
             for r in rows
         ),
+        "",
+    ]
+
+
+def _intervals(config: Mapping[str, Any]) -> list[str]:
+    if not (interval := config.get("interval")):
+        return []
+    return [
+        f"Prediction intervals: an assessed age plus and minus the half-width of its band covers "
+        f"the reference age with a probability of {interval['coverage']:.0%}, for cases drawn as "
+        "the validation images are (split-conformal):\n",
+        f"| assessed age from, {config['unit']} | half-width | validation cases |",
+        "|---|---|---|",
+        *(f"| {b['from']:g} | {b['half_width']:.2f} | {b['cases']} |" for b in interval["bands"]),
         "",
     ]
 

@@ -108,6 +108,21 @@ def test_errors_by_age_of_all_cases() -> None:
     assert "1.25" not in card
 
 
+def test_what_was_calibrated() -> None:
+    plain = model_card("mine", config("hand", ["F", "M"], "rsna-299"), [])
+    assert "is not recognised as such" in plain
+    assert "Prediction intervals" not in plain
+    bands = [
+        {"from": 0.0, "half_width": 30.5, "cases": 50},
+        {"from": 48.0, "half_width": 14.25, "cases": 661},
+    ]
+    calibrated = {"interval": {"coverage": 0.9, "bands": bands}, "refusal": {"threshold": 1.0}}
+    card = model_card("mine", config("hand", ["F", "M"], "rsna-299") | calibrated, [])
+    assert "An image unlike the training images is refused." in card
+    assert "with a probability of 90%" in card
+    assert "| 48 | 14.25 | 661 |" in card
+
+
 class TestReadMetrics:
     def test_of_an_evaluation(self, tmp_path: Path) -> None:
         (tmp_path / "metrics.json").write_text(json.dumps([RECORD]))

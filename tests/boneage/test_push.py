@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from boneage import hub, images
@@ -125,6 +126,19 @@ class TestRoundTrip:
         (tmp_path / "metrics.json").write_text(json.dumps([record]))
         assert pushed(tiny, "--results", str(tmp_path)) == 0
         assert "value: 6.123" in fake.files("models", REPO)[hub.CARD].decode()
+
+    def test_what_a_refusal_needs_goes_along(
+        self, fake: FakeHub, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arrays = {"mean": np.arange(3, dtype=np.float32)}
+        hub.save_calibration(folder, {"refusal": {"threshold": 1.0}}, arrays)
+        assert pushed(folder) == 0
+        there, _ = hub.fetch(REPO, revision(capsys))
+        config = hub.load_config(there)
+        assert hub.load_calibration(there, config)["mean"].tolist() == [0, 1, 2]
+        assert "unlike the training images is refused" in (
+            fake.files("models", REPO)[hub.CARD].decode()
+        )
 
     def test_private(self, fake: FakeHub, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert pushed(tiny, "--private") == 0
