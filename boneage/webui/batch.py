@@ -36,6 +36,8 @@ UNFORESEEN = "Something unforeseen went wrong, or the page is busy. Please try a
 CANCELLED = "Nothing was assessed: it was cancelled before it began."
 # Apart from the other tabs' group: their visitors do not wait for a batch.
 GROUP = {"concurrency_limit": 1, "concurrency_id": "batch"}
+WIDTHS = {"File": "120px", "Sex": "85px", "Notes": "220px"}  # of the table's columns
+OTHER_WIDTH = "110px"
 # The components that a run changes, in order.
 SHOWN = ("progress", "announced", "downloads", "table", "comparison", "start", "example", "cancel")
 
@@ -319,4 +321,6 @@ def _buttons(running: bool) -> dict[str, Any]:
 
 
 def _table(cases: Sequence[Case], unit: str) -> Any:
-    return gr.update(value=batch_cards.table(cases, unit), visible=bool(cases))
+    table = batch_cards.table(cases, unit)
+    widths = [WIDTHS.get(header.partition(" (")[0], OTHER_WIDTH) for header in table["headers"]]
+    return gr.update(value=table, visible=bool(cases), column_widths=widths)
