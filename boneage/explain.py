@@ -66,7 +66,7 @@ def grad_cam(layer: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
                 raise InputError("The age does not depend on this layer.")
     finally:
         handle.remove()
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    weights = gradient.float().mean(dim=(2, 3), keepdim=True)
     maps = (weights * kept[0].detach()).sum(dim=1).clamp(min=0)
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,8 @@ from boneage import bundled, hub, images, quality, volumes
 from boneage.calibration import Intervals
 from boneage.errors import InputError
 from boneage.images import Radiograph
+from boneage.precision import choose_precision, computing_in
+from boneage.refusal import Features, Refusal, tapped
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
@@ -139,16 +142,22 @@ class Predictor:
     """Released weights, ready to assess.
 
     Args:
-        model: the network, in evaluation mode.
+        model: the network; it becomes the predictor's own, which folds batch normalisation into
+            convolutions.
         config: of its weights folder.
         id: name shown with every assessment.
         revision: of the weights, likewise.
         device: where to compute; the GPU if there is one.
+        precision: one of :data:`boneage.precision.PRECISIONS`.
+        calibration: the arrays of its weights folder; without them no image is refused as foreign.
+
+    Attributes:
+        precision: the one that is used, ``bf16`` or ``fp32``.
 
     Safe to share between threads.
 
     Raises:
-        InputError: for a device that is not there.
+        InputError: for a device that is not there, or another precision.
     """
 
     def __init__(
@@ -158,8 +167,12 @@ class Predictor:
         id: str,
         revision: str,
         device: str | None = None,
+        precision: str = "auto",
+        calibration: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         import torch
+
+        from boneage.models.backbones import fold_batch_norm
 
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -170,6 +183,7 @@ class Predictor:
             ) from None
         self.model = model.eval()
         self.model.requires_grad_(False)
+        fold_batch_norm(self.model)
         # Grad-CAM hooks into the network, so threads that share it must take turns.
         self._computing = Lock()
         self.config = config
@@ -180,6 +194,8 @@ class Predictor:
         preprocess["percentiles"] = tuple(preprocess["percentiles"])
         self.preprocess = Preprocess(**preprocess)
         self.intervals = Intervals.of(config)
+        self.refusal = Refusal.of(config, calibration) if calibration else None
+        self.precision = choose_precision(precision, self.device, self._try)
 
     @classmethod
     def load(
@@ -190,6 +206,7 @@ class Predictor:
         region: str = "whole",
         revision: str | None = None,
         device: str | None = None,
+        precision: str = "auto",
     ) -> Predictor:
         """Read a weights folder, here or on the Hugging Face Hub.
 
@@ -201,6 +218,8 @@ class Predictor:
                 weights see; of no matter to given ones.
             revision: commit, branch or tag on the Hub.
             device: ``cpu``, ``cuda``, ...; the GPU if there is one.
+            precision: one of :data:`boneage.precision.PRECISIONS`; ``auto`` takes bf16 where the
+                processor is fast at it.
 
         Raises:
             InputError: if there are no such weights or they are damaged or for another task.
@@ -215,7 +234,10 @@ class Predictor:
         model, config = hub.load(folder)
         if config["task"] != task:
             raise InputError(f"The weights {id} are for the task {config['task']}, not {task}.")
-        return cls(model, config, id, commit or config["sha256"][:12], device)
+        calibration = hub.load_calibration(folder, config)
+        return cls(
+            model, config, id, commit or config["sha256"][:12], device, precision, calibration
+        )
 
     def read(self, source: str | Path | bytes, *, id: str | None = None) -> Radiograph:
         """Read what these weights can assess: a radiograph, or a CT volume as they know it.
@@ -288,6 +310,14 @@ class Predictor:
             raise InputError(f"These weights are for {served} cases only.")
         return sex
 
+    def _try(self) -> None:
+        """Compute one image."""
+        import torch
+
+        image = torch.zeros(1, 3, self.preprocess.size, self.preprocess.size, device=self.device)
+        sex = torch.zeros(1, dtype=torch.int64, device=self.device) if self.sexes else None
+        self.model(image.contiguous(memory_format=torch.channels_last), sex)
+
     def _assess_batch(
         self, batch: list[tuple[Radiograph, str | None]], heat_map: bool | str
     ) -> list[Assessment]:
@@ -298,13 +328,16 @@ class Predictor:
         sex = None
         if self.sexes:
             sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
-        with self._computing:
+        with self._computing, tapped(self.model) if self.refusal else nullcontext() as stages:
             if heat_map:
                 layer = heat_map if isinstance(heat_map, str) else None
                 output, maps = self._explained(batched, sex, layer)
             else:
-                with torch.inference_mode():
+                with torch.inference_mode(), computing_in(self.device, self.precision):
                     output, maps = self.model(batched, sex), None
+        judged: list[tuple[str | None, str | None]] = [(None, None)] * len(batch)
+        if self.refusal and stages:
+            judged = self.refusal.judge(Features.of(stages))
         # One transfer for everything the batch has to say.
         components = {name: self._age(age).tolist() for name, age in output.components.items()}
         proposals = getattr(output, "proposals", None)
@@ -316,6 +349,7 @@ class Predictor:
             self._assessment(
                 radiograph,
                 s,
+                *judged[i],
                 {name: ages[i] for name, ages in components.items()},
                 boxes[i] if boxes else [],
                 scores[i] if scores else [],
@@ -335,7 +369,8 @@ class Predictor:
             outputs.append(self.model(batched, sex))
             return outputs[0].components["X"]
 
-        maps = grad_cam(layer_of(self.model, layer), forward)
+        with computing_in(self.device, self.precision):
+            maps = grad_cam(layer_of(self.model, layer), forward)
         return outputs[0], maps.cpu().numpy()
 
     def _age(self, standardised: Tensor) -> Tensor:
@@ -348,13 +383,15 @@ class Predictor:
         self,
         radiograph: Radiograph,
         sex: str | None,
+        reason: str | None,
+        doubt: str | None,
         components: dict[str, float],
         boxes: list[list[float]],
         scores: list[float],
         heat_map: np.ndarray | None,
     ) -> Assessment:
         side = np.array([radiograph.width, radiograph.height] * 2)
-        if refused := radiograph.unassessable:
+        if refused := radiograph.unassessable or reason:
             components, boxes, scores, heat_map = {}, [], [], None
         age, interval = components.get("assembled"), None
         if self.intervals and age is not None:
@@ -372,7 +409,8 @@ class Predictor:
                 for i, (box, score) in enumerate(zip(boxes, scores, strict=True))
             ),
             warnings=radiograph.warnings
-            + quality.warnings_for(radiograph, self.preprocess.resolution, self.config["task"]),
+            + quality.warnings_for(radiograph, self.preprocess.resolution, self.config["task"])
+            + ((doubt,) if doubt else ()),
             refused=refused,
             model=ModelReference(self.id, self.revision),
             heat_map=None if heat_map is None else self.preprocess.unfold(heat_map),

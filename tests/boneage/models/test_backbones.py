@@ -11,11 +11,13 @@ from boneage.errors import InputError
 from boneage.models.backbones import (
     AgeHead,
     Backbone,
+    fold_batch_norm,
     fold_input_transform,
     freeze_batch_norm,
     torchvision_network,
 )
 from boneage.models.finetuned import FineTuned
+from boneage.models.literature import BoNet
 from boneage.models.registry import BACKBONES, MODELS, build
 
 
@@ -56,6 +58,40 @@ def test_outputs_of_stages() -> None:
     assert torch.equal(found, layer2)
     assert torch.equal(last, backbone(images))
     assert backbone.shapes(64, ["layer2"]) == [layer2.shape[1:], last.shape[1:]]
+
+
+def with_statistics(network: torch.nn.Module) -> torch.nn.Module:
+    """The network in evaluation mode, its batch normalisations as if it had been trained."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    return network.eval()
+
+
+class TestFoldedBatchNorm:
+    @pytest.mark.parametrize("name", BACKBONES)
+    def test_same_features_at_every_stage(self, name: str) -> None:
+        backbone = with_statistics(Backbone(name))
+        images, stages = torch.randn(1, 3, 64, 64), BACKBONES[name]
+        with torch.inference_mode():
+            expected = backbone.staged(images, stages)
+            fold_batch_norm(backbone)
+            found = backbone.staged(images, stages)
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in backbone.modules())
+        for before, after in zip(expected, found, strict=True):
+            assert torch.allclose(after, before, atol=1e-5 * before.abs().max().item())
+
+    def test_of_bonet(self) -> None:
+        network, images = with_statistics(BoNet()), torch.randn(2, 3, 64, 64)
+        with torch.inference_mode():
+            expected = network(images).assembled
+            fold_batch_norm(network)
+            assert torch.allclose(network(images).assembled, expected, atol=1e-5)
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
 
 
 class TestInitialisation:

@@ -1,0 +1,86 @@
+"""Which arithmetic to compute in: bf16 where the processor is fast at it, else fp32.
+
+bf16 is mixed precision: convolutions alone; pooling, heads, scores and suppression stay in fp32.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from boneage.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("auto", "bf16", "fp32")
+# Processors with these can multiply bf16; whether that is faster depends on processor and network.
+UNDECIDED = ("avx512_bf16", "avx10_2", "bf16", "sve_bf16")
+TRIALS = 3  # of each precision, of which the fastest counts
+
+
+def choose_precision(wanted: str, device: torch.device, trial: Callable[[], Any]) -> str:
+    """The precision to compute in, ``bf16`` or ``fp32``.
+
+    Args:
+        wanted: one of :data:`PRECISIONS`; what is not ``auto`` is taken as it is.
+        device: to compute on.
+        trial: computes one image; measured in both precisions where the processor's flags do not
+            decide.
+
+    Raises:
+        InputError: for another precision.
+    """
+    if wanted not in PRECISIONS:
+        raise InputError(f"There is no precision {wanted!r}; known are {', '.join(PRECISIONS)}.")
+    if wanted != "auto":
+        return wanted
+    fast = fast_bf16(device)
+    if fast is None:
+        seconds = {precision: _seconds(trial, device, precision) for precision in PRECISIONS[1:]}
+        fast = seconds["bf16"] < seconds["fp32"]
+    return "bf16" if fast else "fp32"
+
+
+def fast_bf16(device: torch.device) -> bool | None:
+    """Whether the processor multiplies bf16 faster than fp32; None where its flags do not tell."""
+    import torch
+
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return None
+    flags = torch.cpu.get_capabilities()
+    if flags.get("amx_bf16"):
+        return True
+    return None if any(flags.get(flag) for flag in UNDECIDED) else False
+
+
+def computing_in(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context to run a network in.
+
+    Args:
+        device: of the network.
+        precision: ``bf16`` or ``fp32``.
+    """
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _seconds(trial: Callable[[], Any], device: torch.device, precision: str) -> float:
+    import torch
+
+    def once() -> float:
+        start = time.perf_counter()
+        with torch.inference_mode(), computing_in(device, precision):
+            trial()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - start
+
+    once()  # the first call also sets things up
+    return min(once() for _ in range(TRIALS))
