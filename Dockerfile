@@ -13,7 +13,8 @@ COPY app.py ./
 COPY boneage ./boneage
 COPY weights ./weights
 COPY data ./data
-COPY results/metrics.json ./results/metrics.json
+COPY results ./results
+COPY LICENSE NOTICE ./
 USER user
 EXPOSE 7860
 # Inside the container the page must listen on all addresses; `docker run -p` decides who reaches it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"boneage: {error}", file=sys.stderr)
         return 2
+    # Ended like by Ctrl+C, so that the files that visitors gave go with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"boneage: http://{args.host}:{args.port} (Ctrl+C ends it)", flush=True)
     try:
         page.launch(page.build(predictor, regions, queue=args.queue), args.host, args.port)

@@ -90,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="radiographs computed together (default: 16)",
     )
+    assess.add_argument(
+        "--report",
+        action="store_true",
+        help="with --out, also write a report of one page for each file as PDF",
+    )
     assess.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
     assess.set_defaults(run=run_assess)
 
@@ -112,6 +117,23 @@ def parser() -> argparse.ArgumentParser:
         "--results", type=Path, metavar="DIR", help="folder of python -m evaluate --out"
     )
     card.set_defaults(run=run_card)
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="find a weights folder's prediction intervals and what it refuses",
+        description="Write into a weights folder, once it is trained, the prediction intervals "
+        "(from half of the validation images) and, for hands, what is needed to refuse images that "
+        "show none.",
+    )
+    calibrate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    calibrate.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="labelled folder that the weights were trained on",
+    )
+    calibrate.set_defaults(run=run_calibrate)
 
     push = commands.add_parser(
         "push",
@@ -239,6 +261,16 @@ def run_card(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_calibrate(args: argparse.Namespace) -> int:
+    """``boneage calibrate``."""
+    import json
+
+    from boneage.calibration import calibrate
+
+    print(json.dumps(calibrate(args.weights, args.data), indent=2))
+    return 0
+
+
 def run_fuse(args: argparse.Namespace) -> int:
     """``boneage fuse``."""
     from boneage.fuse import fuse
@@ -327,6 +359,8 @@ def run_assess(args: argparse.Namespace) -> int:
     seen = predictor.preprocess.region
     if args.region not in (None, seen):
         raise InputError(f"The weights {predictor.id} see the region {seen}, not {args.region}.")
+    if args.report and not args.out:
+        raise InputError("--report writes into a folder: give one with --out.")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         return assess_items(predictor, items, args.out, args)
@@ -342,8 +376,10 @@ def assess_items(
 
     from boneage import batch
     from boneage.ledger import Failures, Ledger, write_csv, write_json
+    from boneage.measured import measured_error, recorded_metrics
 
     failed = 0
+    error = measured_error(predictor, recorded_metrics()) if args.report else ""
     with Ledger(folder, predictor.id, predictor.revision) as ledger:
         failures = Failures(folder)
         pending = [item for item in items if not ledger.holds(item)]
@@ -355,13 +391,16 @@ def assess_items(
             desc="assessing",
             disable=len(pending) < 2 or not sys.stderr.isatty(),
         )
-        heat_map = bool(args.out) and predictor.config["task"] == "adult"
+        heat_map = args.report or (bool(args.out) and predictor.config["task"] == "adult")
         batches = batch.assess(predictor, pending, batch_size=args.batch_size, heat_map=heat_map)
         with bar, closing(batches):
             for outcomes in batches:
                 for outcome in outcomes:
                     if outcome.failure is None:
-                        ledger.add(outcome, draw(outcome, ledger, folder) if args.out else None)
+                        picture = draw(outcome, ledger, folder) if args.out else None
+                        if args.report:
+                            write_report(outcome, error, folder / f"{picture}.pdf")
+                        ledger.add(outcome, picture)
                     else:
                         failed += 1
                         failures.add(outcome)
@@ -397,12 +436,21 @@ def draw(outcome: Outcome, ledger: Ledger, folder: Path) -> str:
     assert radiograph is not None
     assert assessment is not None
     film = explain.display_image(radiograph.pixels)
-    if assessment.heat_map is not None:
+    if assessment.task == "adult" and assessment.heat_map is not None:
         film = explain.overlay_heat_map(film, assessment.heat_map, HEAT_MAP_OPACITY)
     name = ledger.picture(outcome.item.source)
     size = (radiograph.width, radiograph.height)
     explain.draw_boxes(film, assessment, size).save(folder / f"{name}.png")
     return name
+
+
+def write_report(outcome: Outcome, error: str, path: Path) -> None:
+    """Write the report of one assessment; ``error`` says how far the weights err."""
+    from boneage.report import to_pdf
+
+    assert outcome.radiograph is not None
+    assert outcome.assessment is not None
+    path.write_bytes(to_pdf(outcome.assessment, outcome.radiograph, error=error))
 
 
 def list_files(paths: Sequence[Path], volumes: bool = False) -> Iterator[Path]:

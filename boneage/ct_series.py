@@ -32,10 +32,9 @@ from boneage.volumes import (
     describe,
     files_of,
     is_dicom,
-    members_of,
     orient,
 )
-from boneage.zips import open_zip
+from boneage.zips import files_in, open_zip
 
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _HEADER = [
@@ -189,7 +188,7 @@ def _files(source: Path | BinaryIO) -> Iterator[Callable[[], bytes]]:
             yield lambda path=path: _read_file(path)
         return
     archive = open_zip(source, MAX_ENTRIES)  # readable: its kind was told by its members
-    for info in members_of(archive):
+    for info in files_in(archive):
         yield lambda info=info: _read_member(archive, info)
 
 

@@ -18,6 +18,8 @@ from boneage.views import REGIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
+WHITE = 0.03  # of the range of grey values
+NEARLY_ALL = 0.95  # so that neither noise nor a marker on the border ends it
 UNFOLDED = 256  # px, side of a heat map over an image of which the network sees a part
 
 
@@ -64,8 +66,11 @@ class Preprocess:
         return np.asarray(Image.fromarray(pixels[rows]).resize(side, Image.Resampling.BILINEAR))
 
     def stretch(self, shrunk: np.ndarray) -> np.ndarray:
-        """Grey values of any depth to float32 in [0, 1] between the percentiles, same shape."""
-        low, high = np.percentile(shrunk, self.percentiles)
+        """Grey values of any depth to float32 in [0, 1] between the percentiles, same shape.
+
+        The percentiles are those of the film inside a white border, if it has one.
+        """
+        low, high = np.percentile(inside_white_border(shrunk), self.percentiles)
         stretched = (shrunk.astype(np.float32) - np.float32(low)) / max(high - low, 1)
         return stretched.clip(0, 1, dtype=np.float32)
 
@@ -113,6 +118,29 @@ class Preprocess:
         seen = Image.fromarray(heat_map).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR)
         canvas[y0:y1, x0:x1] = seen
         return canvas
+
+
+def inside_white_border(pixels: np.ndarray) -> np.ndarray:
+    """The view of an image without the rows and columns of white at its edges.
+
+    What a collimator or a print left white around a dark film would otherwise be the film's white
+    point, and the film itself nearly black. A row or column counts as white if nearly all of it is
+    within :data:`WHITE` of the brightest pixel; of a side at most a quarter is taken off.
+
+    Args:
+        pixels: (H, W), any type.
+    """
+    lowest, highest = float(pixels.min()), float(pixels.max())
+    white = pixels >= highest - WHITE * (highest - lowest)
+    spans = []
+    for axis in (1, 0):
+        lines = white.mean(axis=axis) > NEARLY_ALL
+        most = len(lines) // 4
+        first = next((i for i in range(most) if not lines[i]), most)
+        last = next((i for i in range(most) if not lines[-1 - i]), most)
+        # The line next to the border is part border where the image was shrunk.
+        spans.append(slice(first + (first > 0), len(lines) - last - (last > 0)))
+    return pixels[spans[0], spans[1]]
 
 
 @dataclass(frozen=True)

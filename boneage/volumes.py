@@ -11,18 +11,17 @@ from __future__ import annotations
 import gzip
 import io
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from boneage.errors import InputError
 from boneage.images import Radiograph
-from boneage.zips import open_zip
+from boneage.zips import files_in, open_zip
 
 MAX_BYTES = 4 * 2**30
 """The most bytes that a volume may unpack to."""
@@ -198,16 +197,6 @@ def files_of(folder: Path) -> Iterator[Path]:
     yield from sorted(found)
 
 
-def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Files of a zip sorted by name, but hidden ones and macOS' resource forks."""
-    inside = []
-    for info in archive.infolist():
-        parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-        if not info.is_dir() and not any(part.startswith((".", "__MACOSX")) for part in parts):
-            inside.append(info)
-    return sorted(inside, key=lambda info: info.filename)
-
-
 def check_size(shape: tuple[int, ...], bytes_per_voxel: int) -> None:
     """Refuse a volume too large to decode, or too small to be one.
 
@@ -363,7 +352,7 @@ def _start(path: Path) -> bytes:
 
 def _holds_dicom(file: BinaryIO) -> bool:
     with open_zip(file, MAX_ENTRIES) as archive:
-        for info in members_of(archive):
+        for info in files_in(archive):
             if info.flag_bits & 1:  # encrypted
                 return True
             with suppress(Exception), archive.open(info) as member:  # another may be sound

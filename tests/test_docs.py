@@ -21,7 +21,8 @@ def metrics(repo_root: Path) -> list[dict]:
 def test_results_are_of_the_released_weights(metrics: list[dict]) -> None:
     folders = [released("hand"), released("adult")]
     labels = {f"{folder.name}@{hub.load_config(folder)['sha256'][:12]}" for folder in folders}
-    weights = {r["weights"] for r in metrics if r["measured"] is not None and not r["recorded"]}
+    own = [r for r in metrics if r["measured"] is not None and not r["recorded"]]
+    weights = {r["weights"] for r in own if r["weights"]}  # two observers need none
     assert weights == labels
 
 

@@ -57,8 +57,8 @@ PRIVACY = """
 temporary folder until it is deleted, within an hour, or earlier when the page is shut down.</li>
 <li>Results stay in that machine's memory, for at most the same hour; pictures of the radiograph
 that you see travel inside the page and are not written to disk.</li>
-<li>Of a DICOM file's header nothing but what the picture needs, the age and the sex is read. No
-file name, address or result is logged.</li>
+<li>Of a DICOM file's header nothing but what the picture needs, the age and the sex is read.
+The page itself logs no file name, address or result.</li>
 <li>The page asks no other host for anything: no fonts, no analytics, no cookies of others.</li>
 <li>Remove names and other identifying marks from the picture itself before you give it.</li>
 </ul>"""
@@ -82,7 +82,7 @@ client.predict(handle_file("chest.png"), api_name="/adult")
 </code></pre>
 <p>The answer is the assessment as JSON: age, unit, interval, components, boxes, warnings, the
 reason of a refusal, and the model. Bad input is answered with one sentence. When too many are
-waiting, a call is answered with status 503; try again later.</p>"""
+waiting, a call is answered with status 429; try again a minute later.</p>"""
 
 
 def build() -> None:

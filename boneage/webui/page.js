@@ -33,7 +33,7 @@
     if (!slider) return;
     const figure = slider.closest("figure");
     figure.querySelector(".over").style.opacity = slider.value / 100;
-    figure.querySelector("output").textContent = `${slider.value} %`;
+    slider.parentElement.querySelector("output").textContent = `${slider.value} %`;
   });
   // A picture with evidence: + and - or the buttons zoom, the arrow keys or the pointer move it.
   const show = (picture, scale, x, y) => {

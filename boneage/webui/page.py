@@ -44,8 +44,8 @@ FOOTER = """
 
 FOLDER = Path(__file__).parent
 STYLES = ("page", "batch", "results", "about")
-# Files are looked for every 10 minutes and deleted when older than 50: none is older than an hour.
-DELETE_CACHE = (600, tab.KEPT_SECONDS)
+# Files are looked for every 4 minutes and deleted when older than 50: none is older than an hour.
+DELETE_CACHE = (240, tab.KEPT_SECONDS)
 QUEUE = 64  # visitors
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

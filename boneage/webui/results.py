@@ -48,6 +48,10 @@ CAPTIONS = {
     "figure-4": "Adults: ages and sexes of the test images, after figure 4 of Nguyen and Kim.",
     "figure-5": "Adults: test images and what in them raised the age (Grad-CAM), after figure 5 of "
     "Nguyen and Kim.",
+    "figure-robustness": "Hands: MAE on the test radiographs turned, scaled or changed in "
+    "contrast.",
+    "figure-ossification": "Hands: the regions that the network chose beside ossification regions "
+    "that an expert drew.",
     "figure-adult-assessed": "Adults: assessed against actual age of every test image.",
     "figure-adult-deviation": "Adults: deviation of the assessed from the actual age.",
 }

@@ -133,6 +133,16 @@ class TestAssessAdult:
         red, green, blue = Image.open(picture).split()
         assert red.tobytes() == green.tobytes() == blue.tobytes()
 
+    def test_reports_are_written_beside_the_pictures(
+        self, film: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        command = ["assess", str(film), "--sex", "F", "--weights", str(untrained), "--report"]
+        assert main([*command, "--out", str(tmp_path)]) == 0
+        assert (tmp_path / f"{film.stem}.pdf").read_bytes().startswith(b"%PDF-")
+        assert (tmp_path / f"{film.stem}.png").is_file()
+        assert main(command) == 2
+        assert "--out" in capsys.readouterr().err
+
     def test_region_chooses_the_released_weights(
         self,
         film: Path,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from boneage import images
 from boneage.errors import InputError
-from boneage.transforms import Augmentation, Preprocess
+from boneage.transforms import Augmentation, Preprocess, inside_white_border
 
 EVERYTHING = Augmentation(
     rotation=20, scale=0.15, aspect=0.05, shift=0.06, flip=0.5, gamma=0.3, contrast=0.2,
@@ -162,3 +163,38 @@ class TestAugmentation:
             for seed in range(8)
         ]
         assert {round(edge[64].item(), 1) for edge in edges} >= {0.0, 1.0}
+
+
+class TestWhiteBorder:
+    def test_the_film_inside_is_found(self) -> None:
+        film = np.random.default_rng(0).integers(20, 60, (100, 120)).astype(np.uint8)
+        film[3, 4] = 250  # a marker is no border
+        framed = np.full_like(film, 255)
+        framed[10:-7, 5:] = film[10:-7, 5:]
+        assert inside_white_border(framed).shape == (100 - 11 - 8, 120 - 6)
+        assert inside_white_border(film) is not film
+        assert inside_white_border(film).shape == film.shape
+
+    def test_noise_and_a_marker_do_not_end_it(self) -> None:
+        rng = np.random.default_rng(0)
+        framed = np.clip(rng.normal(252, 1, (100, 100)), 0, 255)
+        framed[2, 40:43] = 0
+        framed[20:80, 20:80] = rng.integers(20, 60, (60, 60))
+        assert inside_white_border(framed.astype(np.uint8)).shape == (58, 58)
+
+    def test_black_borders_and_white_films_stay(self) -> None:
+        film = np.zeros((80, 80), np.uint16)
+        film[20:60, 20:60] = np.arange(40) * 1000
+        assert inside_white_border(film).shape == (80, 80)
+        assert min(inside_white_border(np.full((80, 80), 9, np.uint8)).shape) >= 38
+
+    @pytest.mark.parametrize("id", ["4371", "4420", "4500"])
+    def test_a_border_changes_little_of_a_real_film(self, rsna_test_dir: Path, id: str) -> None:
+        pixels = np.array(images.read(rsna_test_dir / "images" / f"{id}.webp").pixels)
+        preprocess = Preprocess(size=256, resolution=299)
+        bordered = pixels.copy()
+        for edge in (np.s_[:15], np.s_[-15:], np.s_[:, :15], np.s_[:, -15:]):
+            bordered[edge] = 255
+        inner = np.s_[20:-20, 20:-20]
+        before, after = preprocess.stretch(pixels)[inner], preprocess.stretch(bordered)[inner]
+        assert np.abs(before - after).mean() < 0.1

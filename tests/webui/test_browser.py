@@ -366,7 +366,7 @@ def test_api(server: str, tmp_path: Path, small: Path) -> None:
 
     client = Client(server, verbose=False)
     api = client.view_api(print_info=False, return_format="dict")
-    assert list(api["named_endpoints"]) == ["/hand", "/adult"]
+    assert list(api["named_endpoints"]) == ["/hand", "/batch", "/adult"]
     text = tmp_path / "letter.txt"
     text.write_text("Not a radiograph.\n")
     with pytest.raises(AppError, match="text file"):

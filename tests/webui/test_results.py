@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from boneage import bundled
 from boneage.webui import results
 
-TABLES = ("A1", "A2", "A3", "B1", "B2", "B3", "B4", "S1", "S2", "S3", "S4")
+TABLES = ("A1", "A2", "A3", "B1", "B2", "B3", "B4", *(f"S{i}" for i in range(1, 10)))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,134 @@
+"""The Hand tab's controls as a visitor uses them, in headless Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from boneage import images
+from boneage.framing import Framing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from boneage.predictor import Predictor
+
+AGE = "#hand-result data"
+
+
+@pytest.fixture
+def assessed(page: Page) -> Page:
+    """The page with an example's result."""
+    page.click("button.example >> nth=3")
+    page.wait_for_selector(AGE)
+    return page
+
+
+def test_drawn_rectangle_is_what_is_assessed(assessed: Page, predictor: Predictor) -> None:
+    page = assessed
+    page.get_by_text("Turn and crop").click()
+    page.wait_for_selector("#hand-crop-left:visible")
+    film = page.locator("#hand-given .frame img")
+    film.scroll_into_view_if_needed()
+    box = film.bounding_box()
+    assert box
+
+    def at(across: float, down: float) -> tuple[float, float]:
+        return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+    page.mouse.move(*at(0.2, 0.1))
+    page.mouse.down()
+    page.mouse.move(*at(0.9, 0.8), steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#hand-result h2:text-is('The film has been turned or cut')")
+    page.get_by_role("button", name="Assess this part").click()
+    shown = float(page.wait_for_selector(AGE).get_attribute("value") or "nan")
+
+    name = page.inner_text("#hand-given strong")
+    film_read = images.read(Path("data/rsna-test/images") / f"{name}.webp")
+    framed = Framing(left=0.2, top=0.1, right=0.1, bottom=0.2).apply(film_read)
+    (assessment,) = predictor.assess(framed, "M")
+    # A pixel of the screen is more than one of the film.
+    assert shown == pytest.approx(assessment.age, abs=5)
+    whole = predictor.assess(film_read, "M")[0].age
+    assert whole is not None
+    assert abs(shown - whole) > 1e-3
+
+
+def test_turned_film_is_shown_and_undone(assessed: Page) -> None:
+    page = assessed
+    page.get_by_text("Turn and crop").click()
+    page.get_by_role("button", name="↻ 90°").click()
+    page.wait_for_selector("#hand-given :text('turned by 90° clockwise')")
+    assert page.locator(AGE).count() == 0
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_selector("#hand-given :text('turned')", state="detached")
+    page.get_by_role("button", name="Assess this part").click()
+    page.wait_for_selector(AGE)
+
+
+def test_chronological_age_comes_and_goes_with_the_film(assessed: Page) -> None:
+    page = assessed
+    page.get_by_text("Chronological age", exact=True).click()
+    page.get_by_label("Or the age at examination, years").fill("9.5")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#hand-result .comparison:has-text('9 years')")
+    page.click("button.example >> nth=1")
+    page.wait_for_selector("#hand-result .comparison", state="detached")
+    page.wait_for_selector(AGE)
+    assert page.get_by_label("Or the age at examination, years").input_value() == ""
+    assert page.locator("#hand-result .comparison").count() == 0
+
+
+def test_picture_zooms_and_moves_by_keyboard_and_button(assessed: Page) -> None:
+    page = assessed
+    picture = page.locator("#hand-result .picture").first
+    level = page.locator("#hand-result .zoom output").first
+    before = picture.screenshot()
+    picture.press("+")
+    assert level.inner_text() == "150 %"
+    zoomed = picture.screenshot()
+    picture.press("ArrowRight")
+    assert before != zoomed != picture.screenshot()
+    page.locator("#hand-result .zoom button", has_text="Whole").first.click()
+    assert level.inner_text() == "100 %"
+
+
+def test_what_is_not_chosen_is_hidden(assessed: Page) -> None:
+    page = assessed
+    for label, part in (
+        ("Boxes", "img.boxes"),
+        ("Heat map", "img.over"),
+        ("Component ages", ".votes"),
+    ):
+        assert page.locator(f"#hand-result {part}").is_visible()
+        page.get_by_label(label, exact=True).uncheck()
+        page.wait_for_selector(f"#hand-result {part}", state="hidden")
+        page.get_by_label(label, exact=True).check()
+        page.wait_for_selector(f"#hand-result {part}")
+
+
+def test_report_is_downloaded(assessed: Page, tmp_path: Path) -> None:
+    page = assessed
+    name = page.inner_text("#hand-given strong")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PDF report").click()
+    assert download.value.suggested_filename == f"{name}.pdf"
+    download.value.save_as(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_phone_needs_no_scrolling_sideways(browser: Browser, server: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(server)
+    page.click("button.example >> nth=3")
+    page.wait_for_selector(AGE)
+    page.get_by_text("Turn and crop").click()
+    page.get_by_text("Chronological age", exact=True).click()
+    page.wait_for_selector("#hand-crop-left:visible")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    context.close()
