@@ -1,5 +1,7 @@
 """What weights are given after their training: prediction intervals, and what they refuse.
 
+:func:`calibrate` finds both; what is refused and how is in :mod:`boneage.refusal`.
+
 Intervals are split-conformal (Papadopoulos et al., "Inductive Confidence Machines for Regression",
 ECML 2002; Lei et al., "Distribution-Free Predictive Inference for Regression", JASA 2018), with a
 half-width of its own for each band of assessed ages (Vovk, "Conditional validity of inductive
@@ -11,18 +13,38 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from boneage import datasets, hub, images
 from boneage.errors import InputError
+from boneage.framing import Framing
+from boneage.refusal import POSES, Features, Pose, Refusal, tapped
 
 if TYPE_CHECKING:
-    from boneage.datasets import Case
+    from boneage.datasets import Case, LabelledFolder
+    from boneage.images import Radiograph
+    from boneage.predictor import Predictor
 
+T = TypeVar("T")
 COVERAGE = 0.9
+KEPT, MARGIN = 0.99, 1.75
+"""What is no hand lies farther from the training images than 99 % of validation hands, and this
+many times as far: hands from elsewhere lie farther than hands from the same hospitals, too."""
+UPRIGHT, TURNED = (
+    1500,
+    300,
+)  # training images that the refusal learns an upright and another pose by
+TILT = 30.0  # degrees by which every second of them is turned further, either way
+BATCH = 16  # images computed together
+OTHER_HALF = "the other validation images"
+WHOLE_SPLIT = "all validation images, these among them"
 LEAST = 50  # cases, or patients, in a band
 STEPS = {"months": 24.0, "years": 10.0}  # bands begin at multiples of these
 
@@ -78,8 +100,8 @@ def fit_intervals(
 ) -> dict[str, Any]:
     """The ``interval`` entry of a weights config.
 
-    Bands begin at multiples of two years for hands and of ten for adults; from the youngest on, each
-    is as narrow as :data:`LEAST` cases (patients) allow, and the last one takes what remains.
+    Bands begin at multiples of two years for hands and of ten for adults; from the youngest on,
+    each is as narrow as :data:`LEAST` cases (patients) allow, and the last takes what remains.
 
     Args:
         ages: reference ages, (n,), in ``unit``.
@@ -144,3 +166,129 @@ class Intervals:
         band = max(0, int(np.searchsorted(self.starts, age, side="right")) - 1)
         width = self.half_widths[band]
         return max(age - width, self.lowest), min(age + width, self.highest)
+
+
+def calibrate(weights: Path, data: Path) -> dict[str, Any]:
+    """Find intervals and, for hands, what is refused, and write both into a weights folder.
+
+    Args:
+        weights: the folder.
+        data: the labelled folder that the weights were trained on: errors come from its validation
+            split, what hands look like from its training split.
+
+    Returns:
+        The ``interval`` and ``refusal`` entries of the config.
+
+    Raises:
+        InputError: if the folders do not belong together or hold too few images.
+    """
+    from boneage.predictor import Predictor, name_of
+
+    model, config = hub.load(weights)
+    config |= {"interval": None, "refusal": None}
+    predictor = Predictor(model, config, name_of(weights), config["sha256"][:12], precision="fp32")
+    labelled = datasets.load(data)
+    if labelled.task != config["task"]:
+        raise InputError(
+            f"{labelled.name} is for the task {labelled.task}, the weights for {config['task']}."
+        )
+    if len(config["sexes"]) == 1:
+        labelled = labelled.of_sex(*config["sexes"])
+    cases = labelled.split("validation").cases
+    refuses = config["task"] == "hand" and hasattr(model, "backbone")
+    learnt = _learn(predictor, labelled.split("train")) if refuses else None
+    assessed, features = _assess(predictor, cases, refuses)
+    chosen = np.array([calibrates(case) for case in cases])
+    refusal = None
+    if learnt and features:
+        learnt = replace(learnt, threshold=_threshold(learnt, features))
+        accepted = np.array([reason is None for reason, _ in learnt.judge(features)])
+        chosen &= accepted
+        refusal = {
+            "threshold": learnt.threshold,
+            "data": labelled.name,
+            "validation": {"images": len(cases), "accepted": int(accepted.sum())},
+        }
+    own = [case for case, taken in zip(cases, chosen, strict=True) if taken]
+    interval = {
+        **fit_intervals(
+            np.array([case.age for case in own]),
+            assessed[chosen],
+            labelled.unit,
+            [case.patient or case.id for case in own] if any(c.patient for c in own) else None,
+        ),
+        "method": "split conformal, by assessed age",
+        "data": labelled.name,
+        "cases": len(own),
+        "weights_selected_on": OTHER_HALF
+        if "selection_images" in config["provenance"]
+        else WHOLE_SPLIT,
+    }
+    entries = {"interval": interval, "refusal": refusal}
+    hub.save_calibration(weights, entries, learnt.arrays if learnt else {})
+    return entries
+
+
+def _threshold(refusal: Refusal, features: Features) -> float:
+    """The distance from which an image is no hand, from those of upright validation images."""
+    poses = refusal.poses(features)
+    distances = refusal.distances(features, poses)[poses == 0]
+    return round(MARGIN * conformal_quantile(distances, KEPT), 3)
+
+
+def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
+    """What hands look like in every pose, from training images chosen at random."""
+    rng = np.random.default_rng(0)
+    poses = []
+    for pose in POSES:
+        count = min(UPRIGHT if pose.upright else TURNED, len(training.cases))
+        chosen = [training.cases[i] for i in rng.permutation(len(training.cases))[:count]]
+        tilts = rng.uniform(-TILT, TILT, count) * (np.arange(count) % 2)
+        films = (
+            _posed(images.read(case.path), pose, tilt)
+            for case, tilt in zip(chosen, tilts, strict=True)
+        )
+        poses.append(_features(predictor, films))
+    return Refusal.fit(poses)
+
+
+def _posed(radiograph: Radiograph, pose: Pose, tilt: float) -> Radiograph:
+    """A radiograph brought from upright into a pose, and turned by some degrees more."""
+    degrees = (90 * pose.quarters + tilt + 180) % 360 - 180
+    turned = Framing(degrees).apply(radiograph)
+    return replace(turned, pixels=pose.invert(turned.pixels))
+
+
+def _features(predictor: Predictor, radiographs: Iterable[Radiograph]) -> Features:
+    """Features of whole radiographs, which takes the backbone alone."""
+    import torch
+
+    parts = []
+    for batch in _chunks(radiographs, BATCH):
+        pixels = torch.stack([predictor.preprocess(radiograph.pixels) for radiograph in batch])
+        pixels = pixels.to(predictor.device, memory_format=torch.channels_last)
+        with torch.inference_mode(), tapped(predictor.model) as stages:
+            predictor.model.backbone(pixels)
+        parts.append(Features.of(stages))
+    return Features.joined(parts)
+
+
+def _assess(
+    predictor: Predictor, cases: Sequence[Case], tap: bool
+) -> tuple[np.ndarray, Features | None]:
+    """Assessed ages (n,), and features if they are to be tapped on the way."""
+    ages, parts = [], []
+    for batch in _chunks(cases, BATCH):
+        radiographs = [images.read(case.path, id=case.id) for case in batch]
+        with tapped(predictor.model) if tap else nullcontext() as stages:
+            found = predictor.assess(radiographs, [case.sex for case in batch], batch_size=BATCH)
+        ages += [assessment.age for assessment in found]
+        if stages:
+            parts.append(Features.of(stages))
+    return np.array(ages, np.float64), Features.joined(parts) if parts else None
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

@@ -1,0 +1,264 @@
+"""Images that get no age: what is no hand, and hands that are turned or inverted.
+
+An image is known by what the network's middle stages make of it, which the forward pass computes
+anyway. How far it is from the training images tells what is no hand: the distance in the principal
+components of their features and from the space that these span (Moghaddam and Pentland,
+"Probabilistic Visual Learning for Object Representation", PAMI 1997; with features of a network:
+Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", NeurIPS 2018).
+Which way up a hand is, a linear discriminant of the features' coarse layout tells. Both are learnt
+from training images alone, upright, turned and inverted; no image of anything else takes part.
+
+Shapes below: N images, D features, E features of the layout, P poses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boneage.models.registry import BACKBONES
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+COMPONENTS = 32
+"""Principal components of a pose's features."""
+LAYOUT_COMPONENTS = 96
+"""Principal components of the layout, in which poses are told apart."""
+RIDGE = 0.05  # added to the layout's covariance, share of its mean variance
+FLOOR = 0.01  # added to a standard deviation before its logarithm
+PRIOR_LEAD = 7.0
+"""By how much another pose must be likelier than upright: e^7 to 1, as turned films are rare."""
+
+FOREIGN = (
+    "The image does not look like a radiograph of a hand. If it is one, crop it to one whole hand "
+    "with the fingers up, and mind that bones are brighter than the ground."
+)
+_TURNS = ("", "turned by 90 degrees clockwise", "upside down", "turned by 90 degrees anticlockwise")
+_INVERTED = "shown with dark bones"
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a hand stands.
+
+    Attributes:
+        quarters: clockwise quarter turns from upright.
+        inverted: dark bones on a bright ground.
+    """
+
+    quarters: int
+    inverted: bool
+
+    @property
+    def upright(self) -> bool:
+        """As it should be."""
+        return not self.quarters and not self.inverted
+
+    def invert(self, pixels: np.ndarray) -> np.ndarray:
+        """The grey values of this pose from those with bright bones, (H, W) of the same type."""
+        return pixels.max() - pixels if self.inverted else pixels
+
+    @property
+    def _description(self) -> str:
+        return " and ".join(filter(None, (_TURNS[self.quarters], _INVERTED * self.inverted)))
+
+    @property
+    def _remedy(self) -> str:
+        turn, invert = "turn it upright, fingers up", "invert its grey values"
+        return " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted)
+
+    @property
+    def reason(self) -> str:
+        """Why a hand in this pose gets no age, and what to do."""
+        return f"The hand seems to be {self._description}: {self._remedy}, then assess it again."
+
+    @property
+    def warning(self) -> str:
+        """What to know about a hand that may be in this pose."""
+        return f"The hand may be {self._description}. If it is: {self._remedy}."
+
+
+POSES = tuple(Pose(quarters, inverted) for inverted in (False, True) for quarters in range(4))
+"""All poses that are told apart; the upright one is the first."""
+
+
+@contextmanager
+def tapped(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Keep what the middle stages of a network's backbone make of the next batch.
+
+    Only the backbone's first call counts: later ones are of parts.
+
+    Yields:
+        The (N, C, h, w) outputs by stage, once the network has run.
+    """
+    backbone = model.backbone
+    found: dict[str, Tensor] = {}
+
+    def keep(stage: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            found.setdefault(stage, output.detach())
+
+        return hook
+
+    modules = dict(backbone.named_modules())
+    handles = [
+        modules[stage].register_forward_hook(keep(stage)) for stage in BACKBONES[backbone.name]
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class Features:
+    """What images are known by.
+
+    Attributes:
+        content: (N, D) float32: mean and logarithm of the SD of every channel of both stages.
+        layout: (N, E) float32: mean of every channel of the later stage in each quarter.
+    """
+
+    content: np.ndarray
+    layout: np.ndarray
+
+    @classmethod
+    def of(cls, stages: Mapping[str, Tensor]) -> Features:
+        """From what :func:`tapped` yielded."""
+        from torch import cat
+        from torch.nn.functional import adaptive_avg_pool2d
+
+        maps = [stage.float() for stage in stages.values()]
+        content = [
+            values
+            for stage in maps
+            for values in (stage.mean((2, 3)), (stage.std((2, 3)) + FLOOR).log())
+        ]
+        layout = adaptive_avg_pool2d(maps[-1], 2).flatten(1)
+        return cls(cat(content, 1).cpu().numpy(), layout.cpu().numpy())
+
+    @classmethod
+    def joined(cls, parts: Sequence[Features]) -> Features:
+        """Those of several batches, one after the other."""
+        return cls(
+            np.concatenate([part.content for part in parts]),
+            np.concatenate([part.layout for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Judges images by their features.
+
+    Attributes:
+        threshold: distance from which an image is no hand.
+        centre, scale: (P, D), mean and SD of the content of each pose's training images.
+        axes: (P, D, components), principal axes of the scaled content.
+        spread: (P, components), variance along them.
+        rest: (P,), mean square of what they leave out.
+        discriminant: (E + 1, P), scores of the poses; the last row is their constant.
+    """
+
+    threshold: float
+    centre: np.ndarray
+    scale: np.ndarray
+    axes: np.ndarray
+    spread: np.ndarray
+    rest: np.ndarray
+    discriminant: np.ndarray
+
+    ARRAYS = ("centre", "scale", "axes", "spread", "rest", "discriminant")
+
+    @classmethod
+    def fit(cls, poses: Sequence[Features], threshold: float = np.inf) -> Refusal:
+        """From training images in every pose, in the order of :data:`POSES`."""
+        models = [_principal(pose.content) for pose in poses]
+        arrays = [np.stack(array).astype(np.float32) for array in zip(*models, strict=True)]
+        return cls(threshold, *arrays, _discriminant([pose.layout for pose in poses]))
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
+        """That of a weights folder; ``None`` where it has none."""
+        if not (entry := config.get("refusal")):
+            return None
+        return cls(entry["threshold"], *(arrays[name] for name in cls.ARRAYS))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a weights folder keeps beside the threshold."""
+        return {name: getattr(self, name) for name in self.ARRAYS}
+
+    def leads(self, features: Features) -> np.ndarray:
+        """By how much the likeliest other pose leads upright, as logarithm of the odds, (N, P)."""
+        scores = features.layout @ self.discriminant[:-1] + self.discriminant[-1]
+        return scores - scores[:, :1]
+
+    def distances(self, features: Features, pose: np.ndarray) -> np.ndarray:
+        """Distance of each image from the training images in a pose, (N,); about 1 for these.
+
+        Args:
+            features: of N images.
+            pose: (N,) int, index into :data:`POSES`.
+        """
+        found = np.empty(len(pose))
+        for index in np.unique(pose):
+            chosen = pose == index
+            z = (features.content[chosen] - self.centre[index]) / self.scale[index]
+            along = z @ self.axes[index]
+            outside = (z**2).sum(1) - (along**2).sum(1)
+            inside = (along**2 / self.spread[index]).mean(1)
+            found[chosen] = (inside + outside / self.rest[index]) / 2
+        return found
+
+    def poses(self, features: Features) -> np.ndarray:
+        """The pose that each image is judged in, (N,) index into :data:`POSES`."""
+        leads = self.leads(features)
+        best = leads.argmax(1)
+        return np.where(leads.max(1) > PRIOR_LEAD, best, 0)
+
+    def judge(self, features: Features) -> list[tuple[str | None, str | None]]:
+        """Of each image why it gets no age, and what to warn of; each ``None`` for nothing."""
+        best = self.leads(features).argmax(1)
+        poses = self.poses(features)
+        foreign = self.distances(features, poses) > self.threshold
+        return [
+            (FOREIGN, None)
+            if far
+            else (POSES[pose].reason, None)
+            if pose
+            else (None, POSES[likeliest].warning if likeliest else None)
+            for far, pose, likeliest in zip(foreign, poses, best, strict=True)
+        ]
+
+
+def _principal(content: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Centre, scale, axes, spread along them and mean square beside them of one pose's images."""
+    centre, scale = content.mean(0), content.std(0) + 1e-3
+    z = (content - centre) / scale
+    _, lengths, axes = np.linalg.svd(z, full_matrices=False)
+    variance = lengths**2 / len(z)
+    kept = variance[:COMPONENTS]
+    return centre, scale, axes[:COMPONENTS].T, kept, variance[COMPONENTS:].sum()
+
+
+def _discriminant(layouts: Sequence[np.ndarray]) -> np.ndarray:
+    """Fisher's linear discriminant of the poses on principal components, (E + 1, P)."""
+    every = np.concatenate(layouts).astype(np.float64)
+    pose = np.repeat(np.arange(len(layouts)), [len(layout) for layout in layouts])
+    centre, scale = every.mean(0), every.std(0) + 1e-3
+    axes = np.linalg.svd((every - centre) / scale, full_matrices=False)[2][:LAYOUT_COMPONENTS]
+    to_axes = axes.T / scale[:, None]
+    z = (every - centre) @ to_axes
+    means = np.stack([z[pose == index].mean(0) for index in range(len(layouts))])
+    within = np.cov((z - means[pose]).T)
+    within += RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+    weights = np.linalg.solve(within, means.T)
+    constant = -(means.T * weights).sum(0) / 2
+    back = to_axes @ weights
+    return np.vstack([back, constant - centre @ back]).astype(np.float32)
