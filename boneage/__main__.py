@@ -135,23 +135,6 @@ def parser() -> argparse.ArgumentParser:
     )
     calibrate.set_defaults(run=run_calibrate)
 
-    calibrate = commands.add_parser(
-        "calibrate",
-        help="find a weights folder's prediction intervals and what it refuses",
-        description="Write into a weights folder, once it is trained, the prediction intervals "
-        "(from half of the validation images) and, for hands, what is needed to refuse images that "
-        "show none.",
-    )
-    calibrate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
-    calibrate.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="labelled folder that the weights were trained on",
-    )
-    calibrate.set_defaults(run=run_calibrate)
-
     push = commands.add_parser(
         "push",
         help="upload a weights folder to the Hugging Face Hub",
@@ -275,16 +258,6 @@ def run_card(args: argparse.Namespace) -> int:
     metrics = read_metrics(args.results) if args.results else []
     text = model_card(name_of(args.weights), config, metrics)
     (args.weights / hub.CARD).write_text(text, encoding="utf-8")
-    return 0
-
-
-def run_calibrate(args: argparse.Namespace) -> int:
-    """``boneage calibrate``."""
-    import json
-
-    from boneage.calibration import calibrate
-
-    print(json.dumps(calibrate(args.weights, args.data), indent=2))
     return 0
 
 
