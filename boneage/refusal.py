@@ -63,8 +63,13 @@ class Pose:
         """The grey values of this pose from those with bright bones, (H, W) of the same type."""
         return pixels.max() - pixels if self.inverted else pixels
 
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """An upright image with bright bones, (H, W), brought into this pose."""
+        return np.rot90(self.invert(pixels), -self.quarters)
+
     @property
-    def _description(self) -> str:
+    def description(self) -> str:
+        """In words, to follow "the hand is"; empty for the upright pose."""
         return " and ".join(filter(None, (_TURNS[self.quarters], _INVERTED * self.inverted)))
 
     @property
@@ -75,12 +80,12 @@ class Pose:
     @property
     def reason(self) -> str:
         """Why a hand in this pose gets no age, and what to do."""
-        return f"The hand seems to be {self._description}: {self._remedy}, then assess it again."
+        return f"The hand seems to be {self.description}: {self._remedy}, then assess it again."
 
     @property
     def warning(self) -> str:
         """What to know about a hand that may be in this pose."""
-        return f"The hand may be {self._description}. If it is: {self._remedy}."
+        return f"The hand may be {self.description}. If it is: {self._remedy}."
 
 
 POSES = tuple(Pose(quarters, inverted) for inverted in (False, True) for quarters in range(4))

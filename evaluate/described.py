@@ -13,8 +13,20 @@ WEIGHTS = "weights.json"
 Description = Mapping[str, str]
 
 
-def describe(label: str, provenance: Mapping[str, Any]) -> dict[str, str]:
-    """One entry: the network, what it was trained on and for how long, and from what start."""
+def describe(
+    label: str, provenance: Mapping[str, Any], refusal: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """One entry: the network, what it was trained on and for how long, and from what start.
+
+    Args:
+        label: of the weights.
+        provenance: of their config.
+        refusal: likewise; it says how many validation images they accept.
+    """
+    accepted = ""
+    if refusal:
+        counts = refusal["validation"]
+        accepted = f"{counts['accepted']:,} of {counts['images']:,}"
     metrics = provenance.get("metrics", {})
     images = provenance.get("training_images")
     return {
@@ -24,6 +36,7 @@ def describe(label: str, provenance: Mapping[str, Any]) -> dict[str, str]:
         "start": origin(provenance.get("initialisation")),
         "epochs": str(metrics.get("epoch", "")),
         "validation": f"{metrics['validation_mae']:.2f}" if "validation_mae" in metrics else "",
+        "accepted": accepted,
     }
 
 

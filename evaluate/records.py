@@ -4,12 +4,14 @@ A record is one number of one table: ``{table, row, column, published, measured,
 unit, dataset, weights, recorded, refused}``, with ``why`` where nothing was measured and ``note``
 where a reader must know something more. Tables A and B are the papers'; S1 (further statistics), S2
 (MAE by age and sex), S3 (paired differences between units) and S4 (weights that fill no row of the
-papers) are the project's own.
+papers) are the project's own, as are S5 to S11 (robustness, attention boxes, refusals, prediction
+intervals by assessed age).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -174,14 +176,36 @@ def statistics_records(group: Group) -> list[Record]:
             )  # fmt: skip
             members = [row for row in group.rows if sex is None or row.sex == sex]
             records.append(measure(record, members, statistic))
-    return records + _interval_records(group)
+    return records + _interval_records(group, "S1", group.assessed)
 
 
-def _interval_records(group: Group) -> list[Record]:
+def interval_band_records(group: Group) -> list[Record]:
+    """Table S11 of a group: coverage and width of its prediction intervals by assessed age.
+
+    Empty where there are no intervals.
+    """
+    return [
+        {**record, "row": f"{name}, {record['row']}"}
+        for name, lowest, end in _bands(group.unit)
+        for record in _interval_records(
+            group, "S11", [row for row in group.assessed if lowest <= (row.assessed or 0) < end]
+        )
+    ]
+
+
+def _bands(unit: str) -> Iterator[tuple[str, float, float]]:
+    """Name, lowest age and end of each of :data:`AGE_BANDS`, in the unit."""
+    per_year = 12 if unit == "months" else 1
+    for first, end in AGE_BANDS[unit]:
+        name = f"{first} years and over" if end is None else f"{first} to {end} years"
+        yield name, first * per_year, math.inf if end is None else end * per_year
+
+
+def _interval_records(group: Group, table: str, rows: Iterable[CaseRow]) -> list[Record]:
     """Measured coverage and mean width of the prediction intervals, where there are any."""
     found = [
         (row, group.intervals[row.weights, row.id])
-        for row in group.assessed
+        for row in rows
         if (row.weights, row.id) in group.intervals
     ]
     records = []
@@ -202,7 +226,7 @@ def _interval_records(group: Group) -> list[Record]:
                 (f"mean width of the {name}", group.unit, high - low),
             ):
                 record = empty_record(
-                    "S1", what, column, group.dataset, unit, weights=group.weights
+                    table, what, column, group.dataset, unit, weights=group.weights
                 )
                 records.append(fill(record, values, keys))
     return sorted(records, key=lambda record: record["row"])
@@ -210,15 +234,9 @@ def _interval_records(group: Group) -> list[Record]:
 
 def age_band_records(group: Group) -> list[Record]:
     """Table S2 of a group: MAE by age band and sex, empty bands included."""
-    per_year = 12 if group.unit == "months" else 1
     records = []
-    for first, end in AGE_BANDS[group.unit]:
-        name = f"{first} years and over" if end is None else f"{first} to {end} years"
-        band = [
-            row
-            for row in group.rows
-            if row.age >= first * per_year and (end is None or row.age < end * per_year)
-        ]
+    for name, lowest, end in _bands(group.unit):
+        band = [row for row in group.rows if lowest <= row.age < end]
         for column, sex in COLUMNS.items():
             record = empty_record(
                 "S2", name, column, group.dataset, group.unit, weights=group.weights

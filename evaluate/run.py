@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from boneage.errors import InputError
-from evaluate import described, heat_maps, ossification
+from evaluate import described, heat_maps, ossification, refusal
 from evaluate.cases import (
     ASSESSMENTS,
     BOXES,
@@ -42,6 +42,7 @@ from evaluate.processes import Processes
 from evaluate.published import Cell, filled_cells
 from evaluate.recorded import RecordedRow
 from evaluate.records import groups
+from evaluate.refusal import RefusalRow
 from evaluate.robustness import TABLE as ROBUSTNESS
 from evaluate.tables import Report, report
 
@@ -138,6 +139,7 @@ def evaluate(
     writer = Writer(out, patients=patients) if processes.rank == 0 else None
     maps: dict[tuple[str, str, str], np.ndarray] = {}
     scores: list[Score] = []
+    refusals: list[RefusalRow] = []
     with writer or nullcontext():
         for dataset in datasets:
             filled: set[tuple[str, str, str]] = set()
@@ -154,6 +156,8 @@ def evaluate(
                         writer.write(lines)
                 if writer and assessed and dataset.folder.task == "adult":
                     maps |= heat_maps.explain(dataset.name, assessed, predictor, name)
+                if writer and predictor.config.get("refusal"):
+                    refusals += refusal.assess(dataset, predictor, name)
             if writer:
                 writer.write(
                     row
@@ -173,12 +177,16 @@ def evaluate(
         return None
     heat_maps.write(out, maps)
     ossification.write(out, scores)
+    refusal.write(out, refusals)
     provenances = {label(p): p.config["provenance"] for p in predictors}
     # Robustness is of weights that are there under their own name.
     provenances |= {
         row.weights: r.provenance for r in recorded for row in r.cases if row.table != ROBUSTNESS
     }
-    described.write(out, [described.describe(*item) for item in provenances.items()])
+    found = {label(p): p.config.get("refusal") for p in predictors}
+    described.write(
+        out, [described.describe(*item, found.get(item[0])) for item in provenances.items()]
+    )
     result = render(out / CASES, out, datasets, annotated)
     write_json(
         out / RUN,
@@ -209,8 +217,8 @@ def render(
 
     Prediction intervals and the reasons of refusals come from ``assessments.csv``, attention boxes
     from ``boxes.csv``, how they fit annotated regions from ``ossification.csv``, heat maps from
-    ``heat-maps.npz``, what the weights are from ``weights.json``, all beside it; without these
-    files the tables and figures lack that part.
+    ``heat-maps.npz``, what is no hand from ``refusals.csv``, what the weights are from
+    ``weights.json``, all beside it; without these files the tables and figures lack that part.
 
     Args:
         cases_file: the ``cases.csv``.
@@ -226,7 +234,8 @@ def render(
     found = groups(cases, details)
     weights = described.read(cases_file.with_name(described.WEIGHTS))
     scores = ossification.read(cases_file.with_name(ossification.SCORES))
-    result = report(cases, found, details, weights, scores, annotated)
+    refused = refusal.read(cases_file.with_name(refusal.REFUSALS))
+    result = report(cases, found, details, weights, scores, annotated, refused)
     out.mkdir(parents=True, exist_ok=True)
     (out / TABLES).write_text(result.markdown(), encoding="utf-8")
     write_json(out / METRICS, list(result.records))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluate import ossification, robustness
+from evaluate import ossification, refusal, robustness
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
 from evaluate.described import Description
 from evaluate.ossification import Annotated, Score
@@ -18,9 +18,11 @@ from evaluate.records import (
     age_band_records,
     difference_records,
     further_records,
+    interval_band_records,
     published_records,
     statistics_records,
 )
+from evaluate.refusal import RefusalRow
 
 INTRODUCTION = (
     "Intervals are 95 % percentile bootstrap intervals over cases, or over patients where the "
@@ -89,16 +91,18 @@ def report(
     weights: Sequence[Description] = (),
     scores: Sequence[Score] = (),
     annotated: Sequence[Annotated] = (),
+    refused: Sequence[RefusalRow] = (),
 ) -> Report:
     """Measure everything that the cases allow.
 
     Args:
         cases: the lines of ``cases.csv``.
         groups: of :func:`evaluate.records.groups`.
-        details: the lines of ``assessments.csv``; only the reasons of refusals are taken.
+        details: the lines of ``assessments.csv``; only the refusals are taken.
         weights: the entries of ``weights.json``.
         scores: the lines of ``ossification.csv``.
         annotated: the radiographs that these are about.
+        refused: the lines of ``refusals.csv``.
     """
     records: list[Record] = []
     grids: list[Grid] = []
@@ -130,6 +134,10 @@ def report(
                 )
             )
             records += found
+            if found := interval_band_records(group):
+                title = f"S11. Prediction intervals by assessed age and sex, of {name}"
+                grids.append(_by_sex(title, found, "Assessed age", [_ALL_INSIDE]))
+                records += found
         if found := _select(differences, "S3", dataset):
             title = f"S3. Differences of MAE between the units of table A2 in {unit}, on {dataset}"
             grids.append(_comparison(title, found, {}, [_S3]))
@@ -146,6 +154,10 @@ def report(
         for grid, found in _ossification(group):
             grids.append(grid)
             records += found
+    for group in refusal.by_weights(refused):
+        found = refusal.records(group, details)
+        grids.append(_refusal(group[0], found, weights))
+        records += found
     for item in annotated if scores else ():
         found = ossification.agreement_records(item)
         title = f"S9. Agreement of the two observers' boxes, on {item.dataset.name}"
@@ -220,6 +232,13 @@ def _robustness(dataset: str, records: Sequence[Record]) -> Grid:
     if weights:
         return _matrix(title, records, "Change", robustness.COLUMNS, [_S5])
     return Grid(title, ("Change", "MAE"), (("all", "-"),), (f"{robustness.NOT_MEASURED}.",))
+
+
+def _refusal(row: RefusalRow, records: Sequence[Record], weights: Sequence[Description]) -> Grid:
+    title = f"S10. Images refused, by {row.weights}; hands: {row.dataset}"
+    accepted = next((entry["accepted"] for entry in weights if entry["weights"] == row.weights), "")
+    notes = [refusal.NOTE, f"Of the validation images {accepted} are accepted.", _ALL_INSIDE]
+    return _matrix(title, records, "Image", refusal.COLUMNS, notes)
 
 
 def _ossification(scores: Sequence[Score]) -> list[tuple[Grid, list[Record]]]:

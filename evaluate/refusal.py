@@ -1,0 +1,164 @@
+"""How many images that show no hand get no age, and how many hands do: ``refusals.csv``, table S10.
+
+Assessed are the images of :mod:`evaluate.negatives`, made of what is bundled, and some hands of the
+data set turned, inverted and mirrored. Hands as they are are the evaluation's own cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from boneage.refusal import FOREIGN, POSES
+from evaluate import negatives
+from evaluate.cases import AssessmentRow, read_rows, write_rows
+from evaluate.negatives import CHEST, COUNT, CT, DRAWN, REPORTED
+from evaluate.records import Record, empty_record, fill
+
+if TYPE_CHECKING:
+    from boneage.images import Radiograph
+    from evaluate.run import Assessor, Dataset
+
+REFUSALS = "refusals.csv"
+TABLE = "S10"
+REFUSED, FITTING = "refused", "for the right reason"
+COLUMNS = (REFUSED, FITTING)
+DATA = Path(__file__).resolve().parents[1] / "data"
+CHESTS = DATA / "nih-chest-test" / "images"
+VOLUME = DATA / "ct-samples" / "torso_3mm.nii.gz"
+HANDS, MIRRORED = "hands as they are", "hands mirrored"
+BATCH = 16  # images assessed together
+NOTE = (
+    "Share of the images that are given no age. The right reason is that the image shows no hand, "
+    "or how the hand is turned. Hands as they are and mirrored should be assessed. Nothing was "
+    "fitted to any image that shows no hand."
+)
+
+
+@dataclass(frozen=True)
+class RefusalRow:
+    """One image, a line of ``refusals.csv``.
+
+    Attributes:
+        kind: what it shows, a row of table S10.
+        expected: the reason that fits, ``None`` if it should be assessed.
+        refused: the reason given, ``None`` if it was assessed.
+    """
+
+    dataset: str
+    weights: str
+    kind: str
+    id: str
+    expected: str | None
+    refused: str | None
+
+
+def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalRow]:
+    """Assess images of every kind.
+
+    Args:
+        dataset: hands.
+        predictor: of weights that refuse.
+        weights: their label.
+    """
+    from tqdm import tqdm
+
+    rows = []
+    for kind, expected, radiographs in tqdm(list(_kinds(dataset)), "refusals", unit="kind"):
+        for batch in _chunks(radiographs, BATCH):
+            sexes = [(predictor.config["sexes"] or [None])[0]] * len(batch)
+            for found in predictor.assess(batch, sexes, batch_size=len(batch)):
+                rows.append(
+                    RefusalRow(dataset.name, weights, kind, found.id, expected, found.refused)
+                )
+    return rows
+
+
+def _kinds(dataset: Dataset) -> Iterator[tuple[str, str | None, Iterable[Radiograph]]]:
+    from boneage import images
+
+    yield CHEST, FOREIGN, negatives.chest(sorted(CHESTS.iterdir()), REPORTED)
+    yield CT, FOREIGN, negatives.projections(VOLUME, REPORTED)
+    for kind in DRAWN:
+        yield kind, FOREIGN, negatives.generate(kind, REPORTED)
+    cases = dataset.folder.cases
+    chosen = cases[:: max(1, len(cases) // COUNT)][:COUNT]
+    for kind, (expected, change) in _CHANGES.items():
+        read = (images.read(case.path, id=case.id) for case in chosen)
+        yield kind, expected, (replace(r, pixels=change(r.pixels)) for r in read)
+
+
+def _mirror(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels[:, ::-1])
+
+
+_CHANGES: dict[str, tuple[str | None, Callable[[np.ndarray], np.ndarray]]] = {
+    MIRRORED: (None, _mirror),
+    **{
+        f"hands {pose.description}": (pose.reason, pose.apply)
+        for pose in POSES[1:]
+        if not (pose.inverted and pose.quarters)
+    },
+}
+
+
+def write(folder: Path, rows: Sequence[RefusalRow]) -> None:
+    """Write ``refusals.csv``; nothing where nothing refuses."""
+    (folder / REFUSALS).unlink(missing_ok=True)
+    if rows:
+        write_rows(folder / REFUSALS, rows)
+
+
+def read(path: Path) -> list[RefusalRow]:
+    """Read a ``refusals.csv``; a missing one has no lines."""
+    return list(read_rows(path, RefusalRow)) if path.is_file() else []
+
+
+def records(rows: Sequence[RefusalRow], details: Sequence[AssessmentRow]) -> list[Record]:
+    """Table S10 of one data set and one set of weights.
+
+    Args:
+        rows: the lines of ``refusals.csv``.
+        details: the lines of ``assessments.csv``; those of the same data set and weights are the
+            hands as they are.
+    """
+    place = (rows[0].dataset, rows[0].weights)
+    kinds: dict[str, list[RefusalRow]] = {}
+    for row in rows:
+        kinds.setdefault(row.kind, []).append(row)
+    kinds[HANDS] = [
+        RefusalRow(*place, HANDS, detail.id, None, detail.refused)
+        for detail in details
+        if (detail.dataset, detail.weights) == place
+    ]
+    found = []
+    for kind, members in kinds.items():
+        for column in COLUMNS:
+            if column == FITTING and members and members[0].expected is None:
+                continue
+            empty = empty_record(TABLE, kind, column, place[0], "%", weights=place[1])
+            given = [
+                row.refused is not None if column == REFUSED else row.refused == row.expected
+                for row in members
+            ]
+            found.append(fill(empty, 100 * np.array(given, dtype=np.float64), None))
+    return found
+
+
+def by_weights(rows: Iterable[RefusalRow]) -> list[tuple[RefusalRow, ...]]:
+    """The rows of each data set and weights."""
+    found: dict[tuple[str, str], list[RefusalRow]] = {}
+    for row in rows:
+        found.setdefault((row.dataset, row.weights), []).append(row)
+    return [tuple(group) for group in found.values()]
+
+
+def _chunks(radiographs: Iterable[Radiograph], size: int) -> Iterator[list[Radiograph]]:
+    remaining = iter(radiographs)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
