@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
+from torchvision.ops import box_iou, clip_boxes_to_image
 
 from boneage.errors import InputError
 from boneage.models.backbones import AgeHead, Backbone, of_sex, pool
@@ -177,20 +177,52 @@ class AttentionAgent(nn.Module):
 
 
 def crop_parts(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """All parts of a batch in one call, bilinear.
+    """All parts of a batch at once, as torchvision's ``roi_align`` makes them of two samples.
+
+    A pixel of a part is the mean of 2 x 2 bilinear samples. Along each axis that is a weighted sum
+    of four lines of the image, which an embedding bag computes: first across, then down. It takes
+    a fifth of the time of ``roi_align`` on one processor core, less on several.
 
     Args:
-        images: (N, C, H, W).
-        boxes: (N, M, 4) x0, y0, x1, y1 in pixels of ``images``.
+        images: (N, 1, H, W) float32.
+        boxes: (N, M, 4) x0, y0, x1, y1 in pixels of ``images``, inside them.
         size: side of a part, px.
 
     Returns:
-        (N * M, C, size, size), the parts of the first image first.
+        (N * M, 1, size, size), the parts of the first image first.
     """
-    count = boxes.shape[1]
-    batch = torch.arange(len(images), device=images.device).repeat_interleave(count)
-    rois = torch.cat([batch[:, None].to(boxes.dtype), boxes.flatten(0, 1)], dim=1)
-    return roi_align(images, rois, (size, size), sampling_ratio=2, aligned=True)
+    height, width = images.shape[-2:]
+    x0, y0, x1, y1 = boxes.flatten(0, 1).T
+    image_of = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+    columns = images.mT.flatten(0, 2)  # each is a line
+    columns = _resample(columns, image_of, width, x0, x1, size)  # (N * M, size, H)
+    rows = columns.mT.flatten(0, 1)
+    part_of = torch.arange(len(columns), device=boxes.device)
+    return _resample(rows, part_of, height, y0, y1, size)[:, None]
+
+
+def _resample(
+    lines: Tensor, block: Tensor, count: int, low: Tensor, high: Tensor, size: int
+) -> Tensor:
+    """Lines between two places, resampled across: (blocks * count, L) -> (B, size, L).
+
+    Args:
+        lines: in blocks of ``count``.
+        block: (B,) int64, the one to look at.
+        count: lines a block.
+        low, high: (B,) where in the block to begin and to end, px.
+        size: lines to make of what lies between.
+    """
+    steps = (torch.arange(2 * size, device=lines.device) + 0.5) / (2 * size)
+    samples = low[:, None] + (high - low)[:, None] * steps - 0.5  # line i is centred at i + 0.5 px
+    samples = samples.clamp(0, count - 1)
+    first = samples.floor().clamp(max=count - 2)
+    share = samples - first
+    index = first.long() + count * block[:, None]
+    index = torch.stack([index, index + 1], -1).view(-1, 4)  # of the two samples of a line
+    weight = torch.stack([1 - share, share], -1).view(-1, 4) / 2
+    made = F.embedding_bag(index, lines, per_sample_weights=weight, mode="sum")
+    return made.view(len(block), size, -1)
 
 
 class RecognitionAgent(nn.Module):

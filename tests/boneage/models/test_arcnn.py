@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.ops import box_iou, nms
+from torchvision.ops import box_iou, nms, roi_align
 
 from boneage.errors import InputError
 from boneage.models.arcnn import (
@@ -115,6 +115,17 @@ class TestCropParts:
         assert parts.shape == (2, 1, 16, 16)
         assert torch.allclose(parts[0, 0, 4], torch.arange(8.0, 24))
         assert torch.allclose(parts[1, 0, 4], torch.arange(132.0, 148))
+
+    def test_equals_roi_align(self) -> None:
+        """Whether a part is enlarged or shrunk, and up to the image's edges."""
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(2, 1, 128, 96, generator=generator)
+        boxes = torch.tensor(
+            [[[0, 0, 96, 128], [3.3, 5.1, 20.7, 11.9]], [[60.2, 100, 96, 128], [0, 7, 5, 80]]]
+        )
+        flat = [torch.cat([torch.full((2, 1), i), boxes[i]], dim=1) for i in (0, 1)]
+        expected = roi_align(images, torch.cat(flat), (16, 16), sampling_ratio=2, aligned=True)
+        assert torch.allclose(crop_parts(images, boxes, 16), expected, atol=1e-4)
 
     def test_order_is_image_by_image(self) -> None:
         images = torch.stack([torch.full((1, 32, 32), float(i)) for i in range(3)])
