@@ -107,7 +107,8 @@ def _load(folder: Path) -> RecordedRow:
     cases = tuple(
         replace(row, weights=RECORDED + row.weights)
         for row in read_cases(folder / CASES)
-        if row.table in known
+        # An evaluation's cases hold those of the rows recorded before it.
+        if row.table in known and not row.weights.startswith(RECORDED)
     )
     # Shipped weights need no recipe here, and a late fusion has none.
     if {row.table for row in cases} != {ROBUSTNESS} and "members" not in provenance:

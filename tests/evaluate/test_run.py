@@ -225,6 +225,18 @@ def test_recorded_rows_fill_what_was_not_run(
     assert json.loads((tmp_path / "out" / "run.json").read_text())["recorded"] == ["larson"]
 
 
+def test_recording_beside_recorded_rows_takes_none_of_them(
+    hands: Dataset, stub: Stub, tmp_path: Path, recorded_larson: Path
+) -> None:
+    bonet = recorded_larson / "bonet"
+    predictor = stub(id="bonet", fills=["A3:Spampinato 2017"])
+    evaluate([hands], [predictor], bonet, recorded=recorded.load(recorded_larson))
+    for name in recorded.OF_TRAINING:
+        (bonet / name).write_bytes((recorded_larson / "larson" / name).read_bytes())
+    rows = {row.name: row for row in recorded.load(recorded_larson)}
+    assert {row.weights for row in rows["bonet"].cases} == {"recorded:bonet@0123456789ab"}
+
+
 def test_weights_that_run_take_the_place_of_recorded_ones(
     hands: Dataset, stub: Stub, tmp_path: Path, recorded_larson: Path
 ) -> None:
