@@ -148,10 +148,10 @@ class TestWeightsFolder:
     def test_an_altered_file_is_refused(self, folder: Path) -> None:
         data = (folder / hub.CALIBRATION).read_bytes()
         (folder / hub.CALIBRATION).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        with pytest.raises(InputError, match="not the file that config.json describes"):
+        with pytest.raises(InputError, match=r"not the file that config\.json describes"):
             hub.load(folder)
 
     def test_a_missing_file_is_named(self, folder: Path) -> None:
         (folder / hub.CALIBRATION).unlink()
-        with pytest.raises(InputError, match="tiny holds no calibration.safetensors"):
+        with pytest.raises(InputError, match=r"tiny holds no calibration\.safetensors"):
             hub.load(folder)

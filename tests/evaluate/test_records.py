@@ -217,3 +217,25 @@ def test_every_measured_record_has_n_and_names_data_and_weights() -> None:
             assert record["n"] == 5 or record["table"] == "S2"
             assert record["weights"] == "w@1"
             assert len(record["ci95"]) == 2
+
+
+def test_coverage_and_width_by_assessed_age() -> None:
+    """Two cases assessed at 8 years, of which one is inside; one at 12, inside."""
+    cases = [row("1", 0.0, age=100), row("2", -20.0, age=120), row("3", 5.0, age=150)]
+    details = [
+        AssessmentRow("d/test", "w@1", "1", 100, 90, 110, 0.9, None),
+        AssessmentRow("d/test", "w@1", "2", 120, 90, 110, 0.9, None),
+        AssessmentRow("d/test", "w@1", "3", 150, 130, 170, 0.9, None),
+    ]
+    (group,) = records.groups(cases, details)
+    found = records.interval_band_records(group)
+    inside = "cases inside the 90 % prediction interval"
+    width = "mean width of the 90 % prediction interval"
+    for band, what, value, n in (
+        ("8 to 11 years", inside, 50.0, 2), ("8 to 11 years", width, 20.0, 2),
+        ("11 to 14 years", inside, 100.0, 1), ("11 to 14 years", width, 40.0, 1),
+    ):  # fmt: skip
+        record = cell(found, "S11", f"{band}, {what}", "all")
+        assert (record["measured"], record["n"]) == (value, n)
+    assert len(found) == 2 * 2 * 3
+    assert records.interval_band_records(records.groups(cases)[0]) == []

@@ -1,0 +1,95 @@
+"""Refusals learnt from drawn features: clusters of which everything is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from boneage import refusal
+from boneage.models.registry import build
+from boneage.refusal import FOREIGN, POSES, Features, Refusal, tapped
+
+CONTENT, LAYOUT = 60, 100
+
+
+def drawn(pose: int, n: int, seed: int, shift: float = 0.0) -> Features:
+    """Features of a pose: content around a common centre, a layout of the pose's own."""
+    rng = np.random.default_rng([seed, pose])
+    axes = np.random.default_rng(99).standard_normal((8, CONTENT))
+    centres = np.random.default_rng(98).standard_normal((len(POSES), LAYOUT))
+    content = rng.standard_normal((n, 8)) @ axes + 0.3 * rng.standard_normal((n, CONTENT)) + shift
+    layout = 2 * centres[pose] + rng.standard_normal((n, LAYOUT))
+    return Features(content.astype(np.float32), layout.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def learnt() -> Refusal:
+    return Refusal.fit([drawn(pose, 300, 0) for pose in range(len(POSES))], threshold=2.0)
+
+
+def test_training_like_images_are_at_distance_one(learnt: Refusal) -> None:
+    found = learnt.distances(drawn(0, 500, 1), np.zeros(500, int))
+    assert found.mean() == pytest.approx(1, abs=0.3)
+
+
+def test_hands_are_accepted_and_foreign_images_refused(learnt: Refusal) -> None:
+    hands = learnt.judge(drawn(0, 200, 1))
+    assert hands.count((None, None)) >= 198
+    foreign = learnt.judge(drawn(0, 200, 1, shift=5.0))
+    assert foreign == [(FOREIGN, None)] * 200
+
+
+@pytest.mark.parametrize("pose", range(1, len(POSES)))
+def test_a_pose_is_named_with_what_to_do(learnt: Refusal, pose: int) -> None:
+    judged = learnt.judge(drawn(pose, 100, 1))
+    assert judged.count((POSES[pose].reason, None)) >= 98
+    assert ("turn it upright" in POSES[pose].reason) == bool(POSES[pose].quarters)
+    assert ("invert its grey values" in POSES[pose].reason) == POSES[pose].inverted
+
+
+def test_a_doubtful_pose_is_a_warning(learnt: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal, "PRIOR_LEAD", np.inf)
+    assert learnt.judge(drawn(1, 1, 1)) == [(None, POSES[1].warning)]
+    assert "The hand may be turned by 90 degrees clockwise" in POSES[1].warning
+
+
+def test_survives_the_weights_folder(learnt: Refusal) -> None:
+    again = Refusal.of({"refusal": {"threshold": 2.0}}, learnt.arrays)
+    features = drawn(3, 20, 2)
+    assert again is not None
+    assert again.judge(features) == learnt.judge(features)
+    assert Refusal.of({"refusal": None}, {}) is None
+
+
+def test_poses_bring_an_upright_film_where_their_names_say() -> None:
+    film = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    upright, clockwise, *_ = POSES
+    assert (upright.apply(film) == film).all()
+    assert clockwise.apply(film).tolist() == [[3, 0], [4, 1], [5, 2]]
+    inverted = next(pose for pose in POSES if pose.inverted and not pose.quarters)
+    assert inverted.apply(film).tolist() == [[5, 4, 3], [2, 1, 0]]
+
+
+def test_only_the_whole_image_is_tapped() -> None:
+    """The backbone of an AR-CNN runs twice: on whole images, then on the parts."""
+    torch.manual_seed(0)
+    arguments = {"backbone": "resnet18", "size": 128, "part_size": 64}
+    model = build("arcnn", arguments).eval()
+    images = torch.randn(2, 3, 128, 128)
+    with torch.inference_mode(), tapped(model) as stages:
+        model(images)
+    with torch.inference_mode():
+        expected = model.backbone.staged(images, ["layer2", "layer3"])[:2]
+    assert list(stages) == ["layer2", "layer3"]
+    for found, right in zip(stages.values(), expected, strict=True):
+        assert torch.equal(found, right)
+    assert Features.of(stages).content.shape == (2, 2 * (128 + 256))
+    assert Features.of(stages).layout.shape == (2, 4 * 256)
+
+
+def test_hooks_are_gone_afterwards() -> None:
+    model = build("arcnn", {"backbone": "resnet18", "size": 128, "part_size": 64}).eval()
+    with pytest.raises(ZeroDivisionError), tapped(model):
+        raise ZeroDivisionError
+    assert not any(module._forward_hooks for module in model.modules())

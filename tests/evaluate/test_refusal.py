@@ -1,0 +1,86 @@
+"""Images that show no hand, and what is counted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boneage.refusal import FOREIGN, POSES
+from evaluate import negatives, refusal
+from evaluate.cases import AssessmentRow
+from evaluate.refusal import FITTING, HANDS, REFUSED, RefusalRow
+from evaluate.run import Dataset, evaluate
+
+
+@pytest.mark.parametrize("kind", negatives.DRAWN)
+def test_a_seed_draws_the_same_images(kind: str) -> None:
+    first, again, other = (
+        next(iter(negatives.generate(kind, seed, 1))).pixels for seed in (2, 2, 5)
+    )
+    assert (first == again).all()
+    assert first.shape != other.shape or (first != other).any()
+
+
+def test_projections_are_parts_of_the_volume(ct_sample: Path) -> None:
+    found = list(negatives.projections(ct_sample, 2, 4))
+    assert len({radiograph.pixels.shape for radiograph in found}) > 1
+    assert all(radiograph.pixels.std() > 0 for radiograph in found)
+
+
+def test_chests_are_chosen_at_random(nih_test_dir: Path) -> None:
+    paths = sorted((nih_test_dir / "images").iterdir())[:50]
+    first, again, other = ([r.id for r in negatives.chest(paths, seed, 5)] for seed in (2, 2, 3))
+    assert first == again != other
+    assert len(set(first)) == 5
+
+
+def test_shares_of_each_kind() -> None:
+    place = ("d/test", "w@1")
+    turned = POSES[1].reason
+    rows = [
+        RefusalRow(*place, "noise", "1", FOREIGN, FOREIGN),
+        RefusalRow(*place, "noise", "2", FOREIGN, turned),
+        RefusalRow(*place, "noise", "3", FOREIGN, None),
+        RefusalRow(*place, "noise", "4", FOREIGN, FOREIGN),
+        RefusalRow(*place, "hands mirrored", "1", None, None),
+    ]
+    details = [
+        AssessmentRow(*place, "1", 100, 90, 110, 0.9, None),
+        AssessmentRow(*place, "2", 100, None, None, None, FOREIGN),
+        AssessmentRow("d/test", "other@1", "1", 100, None, None, None, FOREIGN),
+    ]
+    found = {(r["row"], r["column"]): r for r in refusal.records(rows, details)}
+    assert found["noise", REFUSED]["measured"] == 75
+    assert found["noise", FITTING]["measured"] == 50
+    assert found["hands mirrored", REFUSED]["measured"] == 0
+    assert ("hands mirrored", FITTING) not in found
+    assert (found[HANDS, REFUSED]["measured"], found[HANDS, REFUSED]["n"]) == (50, 2)
+
+
+def test_a_table_of_weights_that_refuse(
+    hands: Dataset,
+    stub: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refusal, "COUNT", 2)
+    monkeypatch.setattr(
+        refusal, "_kinds", lambda dataset: [("noise", FOREIGN, negatives.generate("noise", 2, 3))]
+    )
+    predictor = stub(refuse=["noise 0", "noise 1"])
+    predictor.ages |= {f"noise {i}": 100.0 for i in range(3)}
+    predictor.config["refusal"] = {"validation": {"images": 1422, "accepted": 1418}}
+    report = evaluate([hands], [predictor], tmp_path)
+    assert report is not None
+    text = report.text()
+    assert "S10. Images refused, by stub@0123456789ab" in text
+    assert "1,418 of 1,422" in text
+    (record,) = [r for r in report.records if (r["row"], r["column"]) == ("noise", REFUSED)]
+    assert record["measured"] == pytest.approx(200 / 3, abs=1e-3)
+    rows = refusal.read(tmp_path / refusal.REFUSALS)
+    assert [row.refused for row in rows] == ["This is no hand.", "This is no hand.", None]
+    assert np.mean([row.expected == FOREIGN for row in rows]) == 1

@@ -1,0 +1,98 @@
+"""What the released hand weights refuse, a few images of each kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneage import datasets, hub, images
+from boneage.images import Radiograph
+from boneage.predictor import Predictor, released
+from boneage.refusal import FOREIGN, POSES
+from evaluate import negatives
+
+FEW = 4
+SEED = 3  # not the one that is reported
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def hands(rsna_test_dir: Path) -> list[Radiograph]:
+    return [images.read(case.path) for case in datasets.load(rsna_test_dir).cases[::20]]
+
+
+@pytest.mark.parametrize("kind", negatives.DRAWN)
+def test_drawn_images_are_refused(predictor: Predictor, kind: str) -> None:
+    for assessment in predictor.assess(negatives.generate(kind, SEED, FEW), "F"):
+        assert assessment.refused, assessment.id
+        assert assessment.age is None
+        assert assessment.interval is None
+        assert not assessment.components
+        assert not assessment.boxes
+
+
+def test_chest_radiographs_are_refused(
+    predictor: Predictor, nih_test_dir: Path, nih_fullsize_dir: Path
+) -> None:
+    paths = [*sorted((nih_test_dir / "images").iterdir()), *(nih_fullsize_dir / "images").iterdir()]
+    chests = negatives.chest([path for path in paths if not path.name.startswith(".")], SEED, 10)
+    assert all(a.refused for a in predictor.assess(chests, "M"))
+
+
+def test_ct_projections_are_refused(predictor: Predictor, ct_sample: Path) -> None:
+    found = predictor.assess(negatives.projections(ct_sample, SEED, FEW), "M")
+    assert all(assessment.refused for assessment in found)
+
+
+def test_hands_are_assessed(predictor: Predictor, hands: list[Radiograph]) -> None:
+    for assessment in predictor.assess(hands, "F"):
+        assert assessment.refused is None
+        low, high = assessment.interval.low, assessment.interval.high
+        assert 0 <= low < assessment.age < high <= 228
+        assert assessment.interval.coverage == 0.9
+
+
+def test_right_hands_are_assessed(predictor: Predictor, hands: list[Radiograph]) -> None:
+    mirrored = [replace(r, pixels=r.pixels[:, ::-1].copy()) for r in hands]
+    assert not any(assessment.refused for assessment in predictor.assess(mirrored, "F"))
+
+
+@pytest.mark.parametrize(
+    "pose", [p for p in POSES if not p.upright and not (p.quarters and p.inverted)]
+)
+def test_turned_and_inverted_hands_are_told_so(
+    predictor: Predictor, hands: list[Radiograph], pose: object
+) -> None:
+    changed = [replace(r, pixels=pose.apply(r.pixels)) for r in hands]
+    found = [assessment.refused for assessment in predictor.assess(changed, "F")]
+    assert found.count(pose.reason) >= len(found) - 1
+
+
+def test_a_full_size_film_is_assessed(predictor: Predictor, rsna_fullsize_dir: Path) -> None:
+    film = images.read(rsna_fullsize_dir / "images" / "1380.png")
+    assert predictor.assess(film, "M")[0].refused is None
+
+
+def test_explaining_changes_no_verdict(predictor: Predictor, hands: list[Radiograph]) -> None:
+    noise = next(iter(negatives.generate("noise", SEED, 1)))
+    hand, foreign = predictor.assess([hands[0], noise], "F", heat_map=True)
+    assert hand.refused is None
+    assert foreign.refused == FOREIGN
+    assert foreign.heat_map is None
+
+
+def test_weights_from_before_refuse_nothing(tmp_path: Path) -> None:
+    config = hub.load_config(released("hand")) | {"refusal": None, "interval": None}
+    model, _ = hub.load(released("hand"))
+    predictor = Predictor(model, config, "old", "0", "cpu")
+    noise = images.from_array(np.random.default_rng(0).integers(0, 256, (299, 299), np.uint8))
+    (assessment,) = predictor.assess(noise, "F")
+    assert assessment.refused is None
+    assert assessment.interval is None
