@@ -8,6 +8,7 @@ from boneage.images import Radiograph
 MIN_GREY_LEVELS = 16
 """Fewer grey levels than this show no trabeculae or growth plates."""
 
+_LOOKED_AT = 1024  # px, more of a side are not
 _GRID = 64  # the film is looked at on this many columns and rows, whatever its shape
 _MARGIN = 4  # columns and rows beside the edge, where collimators and markers lie
 _CENTRE = 7  # a gap between two hands is sought this many columns left and right of the middle
@@ -31,15 +32,16 @@ def warnings_for(
             f"The image is small: {radiograph.width} x {radiograph.height} px, where the model "
             f"learned from {training_resolution} px. Fine detail may be missing."
         )
-    # Every so many pixels of a large film: enough to tell, in a bounded amount of memory.
-    step = 1 + max(radiograph.width, radiograph.height) // 2048
-    levels = grey_levels(radiograph.pixels[::step, ::step])
+    # Every so many pixels of a large film: enough to tell, in a bounded amount of memory and time.
+    step = 1 + max(radiograph.width, radiograph.height) // _LOOKED_AT
+    thinned = radiograph.pixels[::step, ::step]
+    levels = grey_levels(thinned)
     if levels < MIN_GREY_LEVELS:
         found.append(
             f"The contrast is very low: the image has only {levels} grey levels apart from its "
             "darkest and brightest 1 %."
         )
-    if task == "hand" and looks_like_two_hands(radiograph.pixels):
+    if task == "hand" and looks_like_two_hands(thinned):
         found.append(
             "The film seems to show two hands. The assessment expects one; crop the image to the "
             "left hand."
