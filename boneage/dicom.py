@@ -416,7 +416,7 @@ def _look_up(
     unsigned = stored.dtype.str.replace("i", "u")
     table = np.zeros(1 << (8 * stored.dtype.itemsize), dtype)
     table[levels.astype(unsigned)] = grey
-    return table[stored.view(unsigned)]
+    return table.take(stored.view(unsigned))
 
 
 def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
