@@ -1,22 +1,27 @@
-"""``python -m benchmarks [NAME ...]``: run benchmarks, all by default."""
+"""``python -m benchmarks [NAME ...]``: run benchmarks and print a table."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
-from benchmarks import ct_projection
-from benchmarks.measure import Measurement, Outcome
+from benchmarks.measure import Row
 
-BENCHMARKS: dict[str, Callable[[], Outcome]] = {"ct_projection": ct_projection.run}
-PACKAGES = ("numpy", "scipy", "nibabel", "pillow", "torch")
+NAMES = (
+    "assess", "reading", "folder", "training", "start", "ancestor", "ct_projection",
+)  # fmt: skip
+SLOW = ("many", "visitors", "precision")  # run only by name
+HEADER = ("benchmark", "what", "measured", "floor", "ratio", "target", "met")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "nibabel", "pillow", "imagecodecs", "gradio")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,39 +29,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Speed and memory, each beside its floor: the least that any way of doing the "
-        "same takes. Every run has a process of its own; memory is counted above the imports'.",
+        "same takes, measured by turns with it. Prints a Markdown table. Every benchmark has a "
+        "process of its own; memory is counted above the imports'.",
     )
     p.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)"
-    )
-    p.add_argument("--json", type=Path, metavar="FILE", help="also write the outcomes to a file")
+        "names", nargs="*", metavar="NAME",
+        help=f"of {', '.join(NAMES)} (default: all of these); by name only, as they take long: "
+        f"{', '.join(SLOW)}",
+    )  # fmt: skip
+    p.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
+    p.add_argument(
+        "--count", type=int, default=100_000, metavar="N",
+        help="radiographs of the benchmark many with a small network, and fifty times fewer with "
+        "the released weights (default: 100000)",
+    )  # fmt: skip
     args = p.parse_args(arguments)
-    if unknown := set(args.names) - set(BENCHMARKS):
-        p.error(f"there is no benchmark {min(unknown)}; known are {', '.join(BENCHMARKS)}")
+    known = (*NAMES, *SLOW)
+    if unknown := set(args.names) - set(known):
+        p.error(f"there is no benchmark {min(unknown)}; known are {', '.join(known)}")
     machine = describe_machine()
-    print("; ".join(f"{key} {value}" for key, value in machine.items()))
-    outcomes = {}
-    for name in args.names or BENCHMARKS:
-        outcomes[name] = BENCHMARKS[name]()
-        print(f"\n{name}: {outcomes[name].subject}")
-        for label in ("measured", "floor"):
-            print(f"  {label:<9}{_line(getattr(outcomes[name], label))}")
+    print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
+    print(_line(HEADER), _line(["---"] * len(HEADER)), sep="\n", flush=True)
+    found = {}
+    for name in args.names or NAMES:
+        found[name] = run_apart(name, {"count": args.count} if name == "many" else {})
+        for row in found[name]:
+            print(_line([name, *row.row()]), flush=True)
     if args.json:
-        content = {
-            "machine": machine,
-            "benchmarks": {name: asdict(outcome) for name, outcome in outcomes.items()},
-        }
+        benchmarks = {name: [row.record() for row in rows] for name, rows in found.items()}
+        content = {"machine": machine, "benchmarks": benchmarks}
         args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
+def run_apart(name: str, options: Mapping[str, Any]) -> list[Row]:
+    """The rows of a benchmark, run in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as process:
+        return process.submit(run, name, options).result()
+
+
+def run(name: str, options: Mapping[str, Any]) -> list[Row]:
+    """The rows of a benchmark, run here."""
+    return list(import_module(f"benchmarks.{name}").run(**options))
+
+
 def describe_machine() -> dict[str, str | int]:
     """What the numbers depend on: processor, usable cores, threads, versions."""
+    import torch
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
         "cores": usable or 1,
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "unset"),
+        "threads": torch.get_num_threads(),
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES},
     }
@@ -71,9 +97,8 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _line(measurement: Measurement) -> str:
-    memory = "" if measurement.peak_mb is None else f"{measurement.peak_mb:8.0f} MB"
-    return f"{measurement.seconds:8.2f} s{memory}  {measurement.what}"
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,51 +1,143 @@
-"""Seconds and peak memory of a function, in a process of its own."""
+"""Rows of the table, and how their numbers are taken."""
 
 from __future__ import annotations
 
 import importlib
 import multiprocessing
+import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run took.
+    """What doing something once took.
 
     Attributes:
         what: was done, in words.
         seconds: of wall clock, imports left out.
         peak_mb: the most memory (MB of 10^6 bytes, resident) above what the imports take; None
-            where the system does not tell.
+            where it was not measured or the system does not tell.
     """
 
     what: str
     seconds: float
-    peak_mb: float | None
+    peak_mb: float | None = None
+
+    def __str__(self) -> str:
+        memory = "" if self.peak_mb is None else f", {self.peak_mb:.0f} MB"
+        return f"{self.what}: {_seconds(self.seconds)}{memory}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A benchmark beside its floor.
+    """Something beside its floor: a row of the table.
 
     Attributes:
         subject: what is measured, on what.
-        measured: the project's own run.
-        floor: the least that any way of doing it takes.
+        measured: the project's own way.
+        floor: the least that any way of doing it takes, or another way to compare with.
+        at_most: target for the time, as a multiple of the floor's; None where there is none.
+        at_least: target for the speed, likewise.
     """
 
     subject: str
     measured: Measurement
     floor: Measurement
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Of the times, measured to floor; with ``at_least`` of the speeds."""
+        ratio = self.measured.seconds / self.floor.seconds
+        return ratio if self.at_least is None else 1 / ratio
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None where there is none."""
+        if self.at_least is not None:
+            return self.ratio >= self.at_least
+        return None if self.at_most is None else self.ratio <= self.at_most
+
+    def row(self) -> tuple[str, str, str, str, str, str]:
+        """Subject, measured, floor, ratio, target and whether it is met, as text."""
+        of = "of the time" if self.at_least is None else "of the speed"
+        target = ""
+        if self.at_most is not None:
+            target = f"at most {self.at_most:g}"
+        if self.at_least is not None:
+            target = f"at least {self.at_least:g}"
+        ratio = f"{self.ratio:.2f} {of}"
+        return self.subject, str(self.measured), str(self.floor), ratio, target, _met(self.met)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "ratio": self.ratio, "met": self.met}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that has no floor: a row of the table.
+
+    Attributes:
+        subject: what is measured, on what.
+        value: in ``unit``.
+        unit: in words; empty for a count.
+        at_most: target; None where there is none.
+    """
+
+    subject: str
+    value: float
+    unit: str
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None where there is none."""
+        return None if self.at_most is None else self.value <= self.at_most
+
+    def row(self) -> tuple[str, str, str, str, str, str]:
+        """As :meth:`Outcome.row`."""
+        target = "" if self.at_most is None else f"at most {self.at_most:g} {self.unit}".strip()
+        value = f"{self.value:.3g}" if self.value < 100 else f"{self.value:.0f}"
+        return self.subject, f"{value} {self.unit}".strip(), "", "", target, _met(self.met)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "met": self.met}
+
+
+Row = Outcome | Figure
+
+
+def alternate(
+    functions: Mapping[str, Callable[[], Any]], repeats: int = 5, warm_up: int = 1
+) -> dict[str, float]:
+    """Median seconds of each function, called in turns so that a busy moment meets all of them.
+
+    Args:
+        functions: by name.
+        repeats: measured calls of each.
+        warm_up: calls of each before.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(warm_up + repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def measure(
     what: str, function: Callable[..., Any], *arguments: Any, imports: Sequence[str] = ()
 ) -> Measurement:
-    """Run ``function(*arguments)`` once in a fresh process.
+    """Run ``function(*arguments)`` once in a fresh process, for its peak of memory.
 
     Args:
         what: is done, in words.
@@ -58,25 +150,35 @@ def measure(
     return Measurement(what, seconds, peak_mb)
 
 
+def memory_mb(field: str = "VmRSS", process: int | str = "self") -> float | None:
+    """A line of Linux' /proc/PROCESS/status in MB; None on other systems."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(found[0]) * 1024 / 1e6 if found else None  # none of a process that has ended
+
+
 def _run(
     function: Callable[..., Any], arguments: tuple[Any, ...], imports: Sequence[str]
 ) -> tuple[float, float | None]:
     for module in imports:
         importlib.import_module(module)
-    before = _memory_mb("VmRSS")
+    before = memory_mb()
     start = time.perf_counter()
     result = function(*arguments)
     seconds = time.perf_counter() - start
-    peak = _memory_mb("VmHWM")
+    peak = memory_mb("VmHWM")
     del result
     return seconds, None if before is None or peak is None else peak - before
 
 
-def _memory_mb(field: str) -> float | None:
-    """A line of Linux' /proc/self/status in MB; None on other systems."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    (kilobytes,) = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(kilobytes) * 1024 / 1e6
+def _seconds(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1000 * seconds:.3g} ms"
+
+
+def _met(met: bool | None) -> str:
+    return {None: "", True: "yes", False: "**no**"}[met]

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     """
     keep_freed_memory()
     import torch
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from accelerate.utils import set_seed
 
     import boneage
@@ -175,15 +175,13 @@ def run(args: argparse.Namespace) -> int:
     if len({case.age for case in training.cases}) < 2:
         raise InputError("The training images must have at least two different ages.")
 
-    precision = args.precision
-    if precision == "auto":
-        precision = "bf16" if fast_bf16() else "no"
-    accelerator = Accelerator(mixed_precision=precision)
-    if args.push and accelerator.is_main_process:
+    if args.push and PartialState().is_main_process:
         hub.open_repository(args.push, private=args.private)
     set_seed(args.seed)
     arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
     model, initialisation = initialised(recipe.architecture, arguments, args.init, args.pretrained)
+    precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
+    accelerator = Accelerator(mixed_precision=precision)
 
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
@@ -317,14 +315,30 @@ def resolution_of(folder: LabelledFolder) -> int:
     return min(min(images.read(case.path).pixels.shape) for case in folder.cases[:32])
 
 
-def fast_bf16() -> bool:
-    """Whether this machine multiplies bf16 faster than fp32."""
-    import torch
+def chosen_precision(wanted: str, model: nn.Module, size: int) -> str:
+    """Accelerate's name of the precision to train in, the same in all processes.
 
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    features = torch.cpu.get_capabilities()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    Args:
+        wanted: ``auto``, ``bf16`` or ``no``.
+        model: to be trained.
+        size: of its input, px.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    from boneage.precision import choose_precision
+
+    device = PartialState().device
+    image, sex = torch.zeros(1, 3, size, size), torch.zeros(1, dtype=torch.int64)
+
+    def trial() -> None:
+        model.to(device).eval()  # at rest: a trial must not change any statistics
+        model(image.to(device), sex.to(device))
+
+    chosen = [choose_precision("fp32" if wanted == "no" else wanted, device, trial)]
+    broadcast_object_list(chosen)  # measured in each, they could differ
+    return "bf16" if chosen[0] == "bf16" else "no"
 
 
 def commit() -> str:

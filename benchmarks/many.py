@@ -1,0 +1,144 @@
+"""A large folder through ``boneage assess``, killed half-way and begun again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.assess import DATA
+from benchmarks.measure import Figure, memory_mb
+
+ROOT = Path(__file__).parents[1]
+FEWER = 50  # times with the released weights
+SMALL = 64  # px
+DAMAGED = 1000  # every so many files
+GROWTH = 100.0  # MB
+
+
+def run(count: int = 100_000) -> Iterator[Figure]:
+    """``count`` small images with a small network, fifty times fewer with the released weights."""
+    from boneage.predictor import released
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights = small_weights(Path(folder) / "small")
+        yield from through(weights, count, "a small network", small=True)
+    yield from through(released("hand"), count // FEWER, "the released weights", small=False)
+
+
+def through(weights: Path, count: int, name: str, small: bool) -> Iterator[Figure]:
+    """Assess so many files in two runs, of which the first is killed.
+
+    Args:
+        weights: folder of the weights.
+        count: files, some of them damaged.
+        name: of the weights, in words.
+        small: images of 64 px in place of the bundled radiographs as they are.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        films, out = Path(folder) / "films", Path(folder) / "out"
+        damaged = make(films, Path(folder) / "pool", count, small)
+        command = [sys.executable, "-m", "boneage", "assess", str(films), "--sex", "F"]
+        command += ["--weights", str(weights), "--out", str(out)]
+        ledger = out / "assessments.jsonl"
+        _follow(command, ledger, until=count // 2)
+        before = len(ledger.read_bytes().splitlines())
+        finished = _follow(command, ledger)
+        lines = ledger.read_text().splitlines()
+        twice = sum(n - 1 for n in Counter(line.split('"stamp"')[0] for line in lines).values())
+        reported = len((out / "failures.csv").read_text().splitlines()) - 1 if damaged else 0
+        missing = count - damaged - len(lines)
+    subject = f"{count} files with {name}"
+    speed = (len(lines) - before) / finished[-1][0]
+    yield Figure(f"{subject}, start included", speed, "a second")
+    yield Figure(f"{subject}: not assessed, or twice, after a kill", missing + twice, "", at_most=0)
+    yield Figure(
+        f"{subject}: failures not reported, of {damaged}", damaged - reported, "", at_most=0
+    )
+    start = before + (len(lines) - before) // 10
+    warm = [mb for _, done, mb in finished if mb is not None and done > start]
+    if warm:
+        growth = f"{subject}: memory's growth over the last nine tenths of the second run"
+        yield Figure(growth, warm[-1] - warm[0], "MB", at_most=GROWTH)
+
+
+def make(films: Path, pool: Path, count: int, small: bool) -> int:
+    """Fill a folder with the bundled test radiographs over and over; returns how many are damaged.
+
+    They are hard links, so that the folder takes no room.
+    """
+    for folder in (films, pool):
+        folder.mkdir()
+    originals = []
+    for path in sorted((DATA / "rsna-test" / "images").iterdir()):
+        copy = pool / path.with_suffix(".png" if small else path.suffix).name
+        if small:
+            with Image.open(path) as image:
+                image.convert("L").resize((SMALL, SMALL)).save(copy)
+        else:
+            copy.write_bytes(path.read_bytes())
+        originals.append(copy)
+    damaged = pool / f"damaged{originals[0].suffix}"
+    damaged.write_bytes(originals[0].read_bytes()[:-200])
+    for number in range(count):
+        is_damaged = number % DAMAGED == DAMAGED - 1
+        original = damaged if is_damaged else originals[number % len(originals)]
+        os.link(original, films / f"{number:06d}{original.suffix}")
+    return count // DAMAGED
+
+
+def small_weights(folder: Path) -> Path:
+    """A weights folder of a small network that was never trained."""
+    from boneage import hub
+    from boneage.models.registry import build
+
+    arguments = {"backbone": "mobilenet_v2", "sexes": 1}
+    config = {
+        "architecture": {"name": "finetuned", "arguments": arguments},
+        "task": "hand",
+        "unit": "months",
+        "sexes": [],
+        "preprocess": {"size": 32, "resolution": SMALL, "percentiles": [1, 99], "mean": 0.5,
+                       "std": 0.5},
+        "age": {"mean": 127.0, "sd": 41.0, "lowest": 0.0, "highest": 228.0},
+        "interval": None,
+        "refusal": None,
+        "fills": [],
+        "provenance": {},
+    }  # fmt: skip
+    return hub.save(folder, build("finetuned", arguments), config)
+
+
+def _follow(
+    command: list[str], ledger: Path, until: int | None = None
+) -> list[tuple[float, int, float | None]]:
+    """Run a command and look at it until it ends, or until the ledger has so many lines.
+
+    Returns:
+        Seconds since its start, lines of the ledger, and its memory in MB, each time.
+    """
+    seen, lines, place = [], 0, 0
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while process.poll() is None and (until is None or lines < until):
+            time.sleep(0.2)
+            if ledger.is_file():
+                with ledger.open("rb") as file:
+                    file.seek(place)
+                    new = file.read()
+                lines, place = lines + new.count(b"\n"), place + len(new)
+            seen.append((time.perf_counter() - start, lines, memory_mb(process=process.pid)))
+    finally:
+        process.kill()
+        process.wait()
+    return seen

@@ -1,0 +1,64 @@
+"""How soon commands and the page answer."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from benchmarks import visitors
+from benchmarks.measure import Figure, Measurement, Outcome, alternate, memory_mb
+
+ROOT = Path(__file__).parents[1]
+HELP = 0.4  # s
+PAGE = 1.3
+FLOOR = """
+from pathlib import Path
+import gradio, torch
+from safetensors.torch import load_file
+for file in Path("weights").glob("*/model.safetensors"):
+    load_file(file)
+"""
+
+
+def run(repeats: int = 5) -> Iterator[Figure | Outcome]:
+    """Help texts, the page's first answer, and what it then keeps in memory."""
+    for package in ("boneage", "evaluate"):
+        command = ("-m", package, "--help")
+        seconds = alternate({"help": lambda command=command: _python(*command)}, repeats)
+        yield Figure(f"python -m {package} --help", seconds["help"], "s", at_most=HELP)
+    floor, page, memory = [], [], 0.0
+    film = min((ROOT / "data" / "rsna-test" / "images").iterdir())
+    for _ in range(repeats):
+        start = time.perf_counter()
+        _python("-c", FLOOR)
+        floor.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        with visitors.serve() as (process, url):
+            httpx.get(url).raise_for_status()
+            page.append(time.perf_counter() - start)
+            memory = _after_an_assessment(process.pid, url, film)
+    yield Outcome(
+        "python app.py",
+        Measurement("until its first answer", statistics.median(page)),
+        Measurement("torch and gradio imported, weights read", statistics.median(floor)),
+        at_most=PAGE,
+    )
+    yield Figure("the page's memory after its first assessment", memory, "MB")
+
+
+def _python(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+
+
+def _after_an_assessment(process: int, url: str, film: Path) -> float:
+    with httpx.Client(base_url=url, timeout=visitors.START) as client:
+        events = visitors.Events.of(client.get("config").json())
+    with httpx.Client(base_url=f"{url}/gradio_api/", timeout=visitors.START) as client:
+        visitors.visit(client, events, film)
+    return memory_mb(process=process) or float("nan")
