@@ -231,7 +231,7 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
 
 def _threshold(refusal: Refusal, features: Features) -> float:
     """The distance from which an image is no hand, from those of upright validation images."""
-    poses = refusal.poses(features)
+    _, poses = refusal.poses(features)
     distances = refusal.distances(features, poses)[poses == 0]
     return round(MARGIN * conformal_quantile(distances, KEPT), 3)
 

@@ -221,16 +221,22 @@ class Refusal:
             found[chosen] = (inside + outside / self.rest[index]) / 2
         return found
 
-    def poses(self, features: Features) -> np.ndarray:
-        """The pose that each image is judged in, (N,) index into :data:`POSES`."""
+    def poses(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest pose of each image, and the one it is judged in, indices into POSES, (N,).
+
+        Another pose than upright is likelier only where the image is also nearer to the training
+        images in that pose; it is judged in it only with a lead of :data:`PRIOR_LEAD`.
+        """
         leads = self.leads(features)
         best = leads.argmax(1)
-        return np.where(leads.max(1) > PRIOR_LEAD, best, 0)
+        upright = np.zeros_like(best)
+        nearer = self.distances(features, best) < self.distances(features, upright)
+        likeliest = np.where(nearer, best, upright)
+        return likeliest, np.where(leads.max(1) > PRIOR_LEAD, likeliest, upright)
 
     def judge(self, features: Features) -> list[tuple[str | None, str | None]]:
         """Of each image why it gets no age, and what to warn of; each ``None`` for nothing."""
-        best = self.leads(features).argmax(1)
-        poses = self.poses(features)
+        best, poses = self.poses(features)
         foreign = self.distances(features, poses) > self.threshold
         return [
             (FOREIGN, None)

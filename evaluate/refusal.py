@@ -21,6 +21,7 @@ from evaluate.negatives import CHEST, COUNT, CT, DRAWN, REPORTED
 from evaluate.records import Record, empty_record, fill
 
 if TYPE_CHECKING:
+    from boneage.datasets import Case
     from boneage.images import Radiograph
     from evaluate.run import Assessor, Dataset
 
@@ -80,8 +81,6 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
 
 
 def _kinds(dataset: Dataset) -> Iterator[tuple[str, str | None, Iterable[Radiograph]]]:
-    from boneage import images
-
     yield CHEST, FOREIGN, negatives.chest(sorted(CHESTS.iterdir()), REPORTED)
     yield CT, FOREIGN, negatives.projections(VOLUME, REPORTED)
     for kind in DRAWN:
@@ -89,8 +88,17 @@ def _kinds(dataset: Dataset) -> Iterator[tuple[str, str | None, Iterable[Radiogr
     cases = dataset.folder.cases
     chosen = cases[:: max(1, len(cases) // COUNT)][:COUNT]
     for kind, (expected, change) in _CHANGES.items():
-        read = (images.read(case.path, id=case.id) for case in chosen)
-        yield kind, expected, (replace(r, pixels=change(r.pixels)) for r in read)
+        yield kind, expected, _changed(chosen, change)
+
+
+def _changed(
+    cases: Sequence[Case], change: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[Radiograph]:
+    from boneage import images
+
+    for case in cases:
+        radiograph = images.read(case.path, id=case.id)
+        yield replace(radiograph, pixels=change(radiograph.pixels))
 
 
 def _mirror(pixels: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,11 @@ CONTENT, LAYOUT = 60, 100
 
 
 def drawn(pose: int, n: int, seed: int, shift: float = 0.0) -> Features:
-    """Features of a pose: content around a common centre, a layout of the pose's own."""
+    """Features of a pose: content and layout around centres of its own."""
     rng = np.random.default_rng([seed, pose])
     axes = np.random.default_rng(99).standard_normal((8, CONTENT))
     centres = np.random.default_rng(98).standard_normal((len(POSES), LAYOUT))
+    shift = shift + np.random.default_rng(97).standard_normal((len(POSES), CONTENT))[pose]
     content = rng.standard_normal((n, 8)) @ axes + 0.3 * rng.standard_normal((n, CONTENT)) + shift
     layout = 2 * centres[pose] + rng.standard_normal((n, LAYOUT))
     return Features(content.astype(np.float32), layout.astype(np.float32))
@@ -50,7 +53,8 @@ def test_a_pose_is_named_with_what_to_do(learnt: Refusal, pose: int) -> None:
 
 def test_a_doubtful_pose_is_a_warning(learnt: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "PRIOR_LEAD", np.inf)
-    assert learnt.judge(drawn(1, 1, 1)) == [(None, POSES[1].warning)]
+    lenient = replace(learnt, threshold=np.inf)
+    assert lenient.judge(drawn(1, 1, 1)) == [(None, POSES[1].warning)]
     assert "The hand may be turned by 90 degrees clockwise" in POSES[1].warning
 
 
@@ -93,3 +97,9 @@ def test_hooks_are_gone_afterwards() -> None:
     with pytest.raises(ZeroDivisionError), tapped(model):
         raise ZeroDivisionError
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_pose_is_believed_only_where_the_image_is_nearer_to_it(learnt: Refusal) -> None:
+    """An upright hand whose layout looks turned, as beside a large black margin, is assessed."""
+    features = Features(drawn(0, 50, 1).content, drawn(1, 50, 1).layout)
+    assert learnt.judge(features).count((None, None)) >= 49

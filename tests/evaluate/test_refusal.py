@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from boneage import images
 from boneage.refusal import FOREIGN, POSES
 from evaluate import negatives, refusal
 from evaluate.cases import AssessmentRow
@@ -59,6 +60,20 @@ def test_shares_of_each_kind() -> None:
     assert found["hands mirrored", REFUSED]["measured"] == 0
     assert ("hands mirrored", FITTING) not in found
     assert (found[HANDS, REFUSED]["measured"], found[HANDS, REFUSED]["n"]) == (50, 2)
+
+
+def test_hands_are_changed_as_their_kind_says(hands: Dataset) -> None:
+    upright = images.read(hands.folder.cases[0].path).pixels
+    first = {kind: next(iter(found)).pixels for kind, _, found in list(refusal._kinds(hands))[-5:]}
+    expected = {
+        "hands mirrored": upright[:, ::-1],
+        "hands turned by 90 degrees clockwise": np.rot90(upright, -1),
+        "hands upside down": np.rot90(upright, 2),
+        "hands turned by 90 degrees anticlockwise": np.rot90(upright),
+        "hands shown with dark bones": upright.max() - upright,
+    }
+    assert first.keys() == expected.keys()
+    assert all((first[kind] == pixels).all() for kind, pixels in expected.items())
 
 
 def test_a_table_of_weights_that_refuse(
