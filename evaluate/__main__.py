@@ -43,7 +43,8 @@ examples:
   python -m evaluate --split test
   python -m evaluate --split validation --data DIR --weights runs/NAME/weights --out runs/NAME
   python -m evaluate --from-cases results/cases.csv
-  accelerate launch -m evaluate --split test --data DIR
+  torchrun --nproc_per_node 2 -m evaluate --split test --data DIR
+  accelerate launch --multi_gpu --num_processes 8 -m evaluate --split test --data DIR
 """
 
 
@@ -162,7 +163,8 @@ def _predictors(folders: list[Path] | None, tasks: set[str], device: str | None)
     for folder in folders or sorted(p.parent for p in (ROOT / "weights").glob("*/config.json")):
         task = hub.load_config(folder)["task"]
         if task in tasks:
-            found.append(Predictor.load(folder, task=task, device=device))
+            # One precision for all processes and machines, so that their numbers agree.
+            found.append(Predictor.load(folder, task=task, device=device, precision="fp32"))
         elif folders:
             raise InputError(
                 f"The weights {folder.name} are for the task {task}, the data for "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,7 +23,8 @@ class Processes:
         if self.count > 1:
             import torch.distributed
 
-            torch.distributed.init_process_group("gloo")
+            # The others wait while the first assesses what it alone does.
+            torch.distributed.init_process_group("gloo", timeout=timedelta(hours=6))
 
     @property
     def device(self) -> str | None:
