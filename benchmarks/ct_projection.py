@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ SHAPE = (600, 512, 512)
 SPACING = (3.0, 0.98, 0.98)
 
 
-def run(shape: tuple[int, int, int] = SHAPE, kind: str = "bone") -> Outcome:
+def run(shape: tuple[int, int, int] = SHAPE, kind: str = "bone") -> Iterator[Outcome]:
     """Project an int16 NIfTI file, uncompressed, made in a temporary folder.
 
     Args:
@@ -26,7 +27,7 @@ def run(shape: tuple[int, int, int] = SHAPE, kind: str = "bone") -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "body.nii"
         write_nifti(path, shape)
-        return Outcome(
+        yield Outcome(
             f"{voxels} int16 NIfTI to its {kind} projection",
             measure(
                 "read and projected",

@@ -1,19 +1,52 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import ct_projection
-from benchmarks.measure import measure
-from boneage import volumes
+from benchmarks import ct_projection, many
+from benchmarks.measure import Figure, Measurement, Outcome, Row, alternate, measure
+from boneage import hub, images, volumes
+from boneage.errors import InputError
 
 
 def allocate(megabytes: int) -> np.ndarray:
     return np.ones(megabytes * 10**6, np.uint8)
+
+
+def beside(seconds: float, **target: float) -> Outcome:
+    return Outcome("it", Measurement("done", seconds), Measurement("floor", 2.0), **target)
+
+
+class TestRows:
+    def test_times(self) -> None:
+        assert beside(2.2, at_most=1.15).row() == (
+            "it", "done: 2.20 s", "floor: 2.00 s", "1.10 of the time", "at most 1.15", "yes",
+        )  # fmt: skip
+        assert beside(2.4, at_most=1.15).row()[-1] == "**no**"
+        assert beside(0.0022).row()[1:] == (
+            "done: 2.2 ms", "floor: 2.00 s", "0.00 of the time", "", "",
+        )  # fmt: skip
+
+    def test_speeds(self) -> None:
+        assert beside(2.5, at_least=0.8).row()[3:] == ("0.80 of the speed", "at least 0.8", "yes")
+        assert beside(2.5, at_least=0.9).met is False
+        assert beside(2.5, at_least=0.9).record()["ratio"] == pytest.approx(0.8)
+
+    def test_figures(self) -> None:
+        assert Figure("it", 0.05, "s", at_most=0.4).row() == (
+            "it", "0.05 s", "", "", "at most 0.4 s", "yes",
+        )  # fmt: skip
+        assert Figure("it", 1, "", at_most=0).row()[1:] == ("1", "", "", "at most 0", "**no**")
+        assert Figure("it", 1234.5, "MB").row()[1:] == ("1234 MB", "", "", "", "")
+
+    def test_memory_beside_the_time(self) -> None:
+        assert str(Measurement("done", 1.0, 12.3)) == "done: 1.00 s, 12 MB"
 
 
 def test_memory_is_counted_above_the_imports() -> None:
@@ -22,28 +55,52 @@ def test_memory_is_counted_above_the_imports() -> None:
     assert 290 < measurement.peak_mb < 400
 
 
-def test_runs_by_name_and_writes_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(
-        command.BENCHMARKS, "ct_projection", lambda: ct_projection.run((40, 64, 64))
-    )
-    assert command.main(["ct_projection", "--json", str(tmp_path / "out.json")]) == 0
-    content = json.loads((tmp_path / "out.json").read_text())
-    outcome = content["benchmarks"]["ct_projection"]
-    assert outcome["subject"] == "64 x 64 x 40 int16 NIfTI to its bone projection"
-    assert outcome["measured"]["seconds"] > 0
-    assert content["machine"]["numpy"] == np.__version__
-    said = capsys.readouterr().out
-    assert "ct_projection: 64 x 64 x 40" in said
-    assert "nibabel loads the array" in said
+def test_functions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is moved on by the functions themselves; the median passes over one long call."""
+    now, called = 0.0, []
+    waits = {"a": iter([9, 1, 1, 7]), "b": iter([9, 2, 3, 4])}
+
+    def wait(name: str) -> None:
+        nonlocal now
+        called.append(name)
+        now += next(waits[name])
+
+    monkeypatch.setattr("benchmarks.measure.time.perf_counter", lambda: now)
+    functions = {name: lambda name=name: wait(name) for name in waits}
+    assert alternate(functions, repeats=3) == {"a": 1, "b": 3}
+    assert called == ["a", "b"] * 4
 
 
-def test_unknown_names(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as end:
-        command.main(["nothing"])
-    assert end.value.code == 2
-    assert "known are ct_projection" in capsys.readouterr().err
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def run_small(name: str, options: Mapping[str, Any]) -> list[Row]:
+            assert (name, options) == ("ct_projection", {})
+            return list(ct_projection.run((40, 64, 64)))
+
+        monkeypatch.setattr(command, "run_apart", run_small)
+
+    def test_prints_a_table_and_writes_json(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        assert command.main(["ct_projection", "--json", str(tmp_path / "out.json")]) == 0
+        content = json.loads((tmp_path / "out.json").read_text())
+        (outcome,) = content["benchmarks"]["ct_projection"]
+        assert outcome["subject"] == "64 x 64 x 40 int16 NIfTI to its bone projection"
+        assert outcome["measured"]["seconds"] > 0
+        assert content["machine"]["numpy"] == np.__version__
+        first, empty, *table = capsys.readouterr().out.splitlines()
+        assert f"numpy {np.__version__}" in first
+        assert empty == ""
+        assert {line.count("|") for line in table} == {len(command.HEADER) + 1}
+        assert table[2].startswith("| ct_projection | 64 x 64 x 40 int16 NIfTI")
+        assert "nibabel loads the array" in table[2]
+
+    def test_unknown_names(self, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(SystemExit) as end:
+            command.main(["nothing"])
+        assert end.value.code == 2
+        assert "known are assess, reading" in capsys.readouterr().err
 
 
 def test_the_phantom_is_read_the_right_way_round(tmp_path: Path) -> None:
@@ -53,3 +110,25 @@ def test_the_phantom_is_read_the_right_way_round(tmp_path: Path) -> None:
     wanted = np.stack(list(ct_projection.axial_slices(shape, ct_projection.SPACING)))
     np.testing.assert_array_equal(volume.hu, wanted)
     assert volume.spacing == pytest.approx(ct_projection.SPACING)
+
+
+class TestMany:
+    @pytest.fixture(autouse=True)
+    def often_damaged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(many, "DAMAGED", 4)
+
+    @pytest.mark.parametrize("small", [True, False])
+    def test_a_folder_of_whole_and_damaged_files(self, tmp_path: Path, small: bool) -> None:
+        assert many.make(tmp_path / "films", tmp_path / "pool", 10, small) == 2
+        files = sorted((tmp_path / "films").iterdir())
+        assert len(files) == 10
+        for number, file in enumerate(files):
+            if number in (3, 7):
+                with pytest.raises(InputError, match="damaged"):
+                    images.read(file)
+            else:
+                assert images.read(file).pixels.shape == ((64, 64) if small else (299, 299))
+
+    def test_the_small_network_can_be_loaded(self, tmp_path: Path) -> None:
+        _, config = hub.load(many.small_weights(tmp_path / "small"))
+        assert config["task"] == "hand"
