@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HEAT_MAP_OPACITY = 0.45  # bones stay visible below the map
 EXIT_CODES = """exit codes:
   0  everything was done
-  1  some files could not be assessed; the others were
+  1  some files could not be assessed or were refused, each with its reason on stderr
   2  bad arguments, weights or data; nothing was done"""
 
 
@@ -339,7 +339,7 @@ def run_assess(args: argparse.Namespace) -> int:
 
     is_adult = args.task == "adult"
     sources = batch.sources(
-        list_files(args.files, volumes=is_adult),
+        list_files(args.files, volumes=is_adult, out=args.out),
         whole=volumes.is_volume if is_adult else lambda _: False,
         most=None,
     )
@@ -379,13 +379,23 @@ def assess_items(
     from boneage.measured import measured_error, recorded_metrics
 
     failed = 0
+
+    def tell(item: Item, reason: str) -> None:
+        nonlocal failed
+        failed += 1
+        print(f"boneage: {item.source.file}: {reason}", file=sys.stderr)
+
+    wanted = ((".png", ".pdf") if args.report else (".png",)) if args.out else ()
     error = measured_error(predictor, recorded_metrics()) if args.report else ""
-    with Ledger(folder, predictor.id, predictor.revision) as ledger:
+    with Ledger(folder, predictor.id, predictor.revision, wanted) as ledger:
         failures = Failures(folder)
         pending = [item for item in items if not ledger.holds(item)]
         if len(pending) < len(items):
             done = f"{len(items) - len(pending)} of {len(items)}"
             print(f"boneage: {done} were assessed before.", file=sys.stderr)
+            for item, result in ledger.results(items):
+                if result["refused"]:
+                    tell(item, result["refused"])
         bar = tqdm(
             total=len(pending),
             desc="assessing",
@@ -396,17 +406,18 @@ def assess_items(
         with bar, closing(batches):
             for outcomes in batches:
                 for outcome in outcomes:
-                    if outcome.failure is None:
+                    reason = outcome.failure
+                    if outcome.assessment is not None:
+                        reason = outcome.assessment.refused
                         picture = draw(outcome, ledger, folder) if args.out else None
                         if args.report:
                             write_report(outcome, error, folder / f"{picture}.pdf")
                         ledger.add(outcome, picture)
                     else:
-                        failed += 1
                         failures.add(outcome)
+                    if reason:
                         bar.clear()
-                        file = outcome.item.source.file
-                        print(f"boneage: {file}: {outcome.failure}", file=sys.stderr)
+                        tell(outcome.item, reason)
                 bar.update(len(outcomes))
         has_reference = any(item.reference is not None for item in items)
 
@@ -453,20 +464,28 @@ def write_report(outcome: Outcome, error: str, path: Path) -> None:
     path.write_bytes(to_pdf(outcome.assessment, outcome.radiograph, error=error))
 
 
-def list_files(paths: Sequence[Path], volumes: bool = False) -> Iterator[Path]:
+def list_files(
+    paths: Sequence[Path], volumes: bool = False, out: Path | None = None
+) -> Iterator[Path]:
     """The files themselves and, sorted, those of folders and their folders.
 
     Args:
         paths: files and folders.
         volumes: a folder among whose own files are CT slices is a volume, and stands for them; each
             folder below is judged by itself.
+        out: folder of results, which is left out wherever it lies in the others.
 
     Raises:
-        InputError: for a path that does not exist or a folder without files.
+        InputError: for a path that does not exist, a folder without files, or ``out`` itself.
     """
+    left_out = out.resolve() if out else None
     for path in paths:
         if path.is_dir():
-            inside = list(_inside(path, volumes))
+            if path.resolve() == left_out:
+                raise InputError(
+                    "--out is the folder that is assessed: give another, which may lie inside it."
+                )
+            inside = list(_inside(path, volumes, left_out))
             if not inside:
                 raise InputError(f"The folder {path.name} holds no files.")
             yield from inside
@@ -476,7 +495,7 @@ def list_files(paths: Sequence[Path], volumes: bool = False) -> Iterator[Path]:
             raise InputError(f"There is no file or folder {path.name}.")
 
 
-def _inside(folder: Path, volumes: bool) -> Iterator[Path]:
+def _inside(folder: Path, volumes: bool, left_out: Path | None) -> Iterator[Path]:
     is_one = False
     if volumes:
         from boneage.ct_series import holds_slices
@@ -488,7 +507,8 @@ def _inside(folder: Path, volumes: bool) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():  # a link may lead back up
-            yield from _inside(path, volumes)
+            if path.resolve() != left_out:
+                yield from _inside(path, volumes, left_out)
         elif path.is_file() and not is_one:
             yield path
 

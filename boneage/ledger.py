@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -24,18 +24,22 @@ class Ledger:
     """The file ``assessments.jsonl`` of a folder: one line a file, appended and never rewritten.
 
     A line holds the file as it was named, its size and date, the sex that was given, the name of
-    its picture, and the assessment. A file counts as assessed if none of these changed.
+    its picture, and the assessment. A file counts as assessed if none of these changed and its
+    picture is there.
 
     Args:
         folder: where it is, or is made.
         model: id of the weights, for messages.
         revision: of the weights; those of all lines must be the same.
+        wanted: endings of the files, named as the picture, that are to lie beside it.
 
     Raises:
         InputError: the folder holds assessments by other weights, or a damaged ledger.
     """
 
-    def __init__(self, folder: Path, model: str, revision: str) -> None:
+    def __init__(self, folder: Path, model: str, revision: str, wanted: Sequence[str] = ()) -> None:
+        self._folder = folder
+        self._wanted = wanted
         self._path = folder / LEDGER
         self._places: dict[str, int] = {}  # offset of the last line of each file
         self._inputs: dict[str, tuple[str, str | None]] = {}
@@ -56,8 +60,17 @@ class Ledger:
         self._file.close()
 
     def holds(self, item: Item) -> bool:
-        """Whether the file was assessed as it is, with the sex that is given now."""
-        return self._inputs.get(name_of(item.source)) == (_stamp(item.source), item.sex)
+        """Whether the file was assessed as it is, with the sex that is given now.
+
+        What is wanted beside the assessment has to be there too.
+        """
+        name = name_of(item.source)
+        if self._inputs.get(name) != (_stamp(item.source), item.sex):
+            return False
+        picture = self._pictures.get(name)
+        return all(
+            picture and (self._folder / f"{picture}{ending}").is_file() for ending in self._wanted
+        )
 
     def picture(self, source: Source) -> str:
         """A name for the file's picture, without ending, that no other file has."""

@@ -63,6 +63,21 @@ class TestAssess:
         colours = {pixel for _, pixel in picture.convert("RGB").getcolors(maxcolors=100_000)}
         assert any(max(c) - min(c) > 100 for c in colours)  # boxes are coloured, films are not
 
+    def test_its_own_output_is_not_assessed(
+        self,
+        folder: Path,
+        untrained: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        monkeypatch.chdir(folder)
+        command = ["assess", ".", "--sex", "M", "--weights", str(untrained), "--out"]
+        for _ in range(2):
+            assert main([*command, "second/out"]) == 0
+            assert [row["id"] for row in rows(capsys.readouterr().out)] == ["4400", "4401"]
+        assert main([*command, str(folder)]) == 2
+        assert "--out is the folder that is assessed" in capsys.readouterr().err
+
     def test_files_of_one_name_keep_their_pictures(
         self, folder: Path, untrained: Path, tmp_path: Path
     ) -> None:
@@ -125,10 +140,14 @@ class TestAssessAdult:
         self, ct_sample: Path, untrained_adult: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
         command = ["assess", str(ct_sample), "--task", "adult", "--weights", str(untrained_adult)]
-        assert main([*command, "--out", str(tmp_path)]) == 0
-        (row,) = rows(capsys.readouterr().out)
-        assert row["age"] == ""
-        assert "no thorax" in row["refused"]
+        for _ in range(2):  # the second run has nothing to assess, and says the same
+            assert main([*command, "--out", str(tmp_path)]) == 1
+            said = capsys.readouterr()
+            (row,) = rows(said.out)
+            assert row["age"] == ""
+            assert "no thorax" in row["refused"]
+            assert f"boneage: {ct_sample.name}: {row['refused']}" in said.err
+        assert not (tmp_path / "failures.csv").exists()
         (picture,) = tmp_path.glob("*.png")
         red, green, blue = Image.open(picture).split()
         assert red.tobytes() == green.tobytes() == blue.tobytes()
@@ -142,6 +161,24 @@ class TestAssessAdult:
         assert (tmp_path / f"{film.stem}.png").is_file()
         assert main(command) == 2
         assert "--out" in capsys.readouterr().err
+
+    def test_reports_and_pictures_that_are_missing_are_written_later(
+        self, film: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        command = ["assess", str(film), "--sex", "F", "--weights", str(untrained)]
+        command += ["--out", str(tmp_path)]
+        report, picture = (tmp_path / f"{film.stem}{ending}" for ending in (".pdf", ".png"))
+        assert main(command) == 0
+        assert not report.exists()
+        assert main([*command, "--report"]) == 0
+        assert report.is_file()
+        assert "were assessed before" not in capsys.readouterr().err
+        picture.unlink()
+        assert main(command) == 0
+        assert picture.is_file()
+        capsys.readouterr()
+        assert main([*command, "--report"]) == 0
+        assert "1 of 1 were assessed before" in capsys.readouterr().err
 
     def test_region_chooses_the_released_weights(
         self,
