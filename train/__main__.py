@@ -6,9 +6,11 @@ import argparse
 import contextlib
 import ctypes
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from boneage.views import PROJECTIONS, REGIONS
 from train import recipe as recipes
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from torch import nn
 
     from boneage.datasets import LabelledFolder
@@ -127,8 +130,8 @@ def run(args: argparse.Namespace) -> int:
     """
     keep_freed_memory()
     import torch
-    from accelerate import Accelerator, PartialState
-    from accelerate.utils import set_seed
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 
     import boneage
     from boneage import datasets, hub, images
@@ -175,16 +178,23 @@ def run(args: argparse.Namespace) -> int:
     if len({case.age for case in training.cases}) < 2:
         raise InputError("The training images must have at least two different ages.")
 
-    if args.push and PartialState().is_main_process:
+    processes = joined_processes()
+    if args.push and processes.is_main_process:
         hub.open_repository(args.push, private=args.private)
     set_seed(args.seed)
     arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
-    model, initialisation = initialised(recipe.architecture, arguments, args.init, args.pretrained)
+    with processes.local_main_process_first():  # which downloads what --pretrained needs
+        model, initialisation = initialised(
+            recipe.architecture, arguments, args.init, args.pretrained
+        )
     precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
-    accelerator = Accelerator(mixed_precision=precision)
+    # Batch normalisation's running statistics are the loop's own affair.
+    buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buffers])
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+    if accelerator.is_main_process:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     # Larger images than twice the input would only be shrunk without antialiasing later.
     resolution = min(resolution_of(training), 2 * recipe.preprocess["size"])
     preprocess = Preprocess(resolution=resolution, **recipe.preprocess)
@@ -192,13 +202,17 @@ def run(args: argparse.Namespace) -> int:
     batches, checks = (
         Batches(
             split,
-            build_cache(split, preprocess, cache),
+            build_cache(split, preprocess, cache, accelerator),
             sexes,
             recipe.optimisation.batch_size,
             augmentation,
             args.seed,
+            *shared,
         )
-        for split, augmentation in ((training, recipe.augmentation), (validation, None))
+        for split, augmentation, shared in (
+            (training, recipe.augmentation, (accelerator.process_index, accelerator.num_processes)),
+            (validation, None, ()),
+        )
     )
     config = {
         "architecture": {"name": recipe.architecture, "arguments": arguments},
@@ -235,12 +249,31 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         accelerator,
     )
+    seen = gather_object([json.dumps([resuming, trainer.fingerprint()])])
+    if len(set(seen)) > 1:
+        raise InputError(
+            "The processes see different data or checkpoints: the folders of --data and --out must "
+            "be the same for all, on every machine."
+        )
     if resuming:
         trainer.resume()
     trainer.train()
     if args.push and accelerator.is_main_process:
         push(args.out / "weights", args.push, args.private)
     return 0
+
+
+def joined_processes() -> PartialState:
+    """This process among those that a launcher started; alone if none did."""
+    import torch
+    from accelerate import PartialState
+
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return PartialState(
+        # Unless told, accelerate takes processes without GPUs for strangers to each other.
+        cpu=several and not torch.cuda.is_available(),
+        timeout=timedelta(hours=6),  # they wait for whoever decodes or validates longest
+    )
 
 
 def push(weights: Path, repo: str, private: bool) -> None:

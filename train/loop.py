@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -22,6 +24,7 @@ from boneage.errors import InputError
 from boneage.models.backbones import freeze_batch_norm
 from boneage.transforms import Preprocess
 from train.data import Batch, Batches
+from train.dropout import Places, share_dropout
 from train.recipe import Recipe
 from train.schedule import Schedule
 
@@ -31,6 +34,10 @@ CHECKPOINT_SECONDS = 300
 
 class Trainer:
     """Trains a network and keeps its best weights.
+
+    Several processes compute a share of each step's images; the gradient is that of all of them.
+    With batch normalisation frozen their number changes nothing but the rounding. Where it is not,
+    each normalises its share alone, and the running statistics are those of the main process.
 
     Args:
         model: the network, initialised.
@@ -71,6 +78,8 @@ class Trainer:
             model.set_ages(self.mean, self.sd)
         self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
         self.frozen = freeze(self.raw, settings.frozen)
+        self.places = Places(batches.whole)
+        share_dropout(self.raw, self.places)
         average = moving_average(settings.ema)
         self.ema = AveragedModel(self.raw, multi_avg_fn=average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.raw, settings.weight_decay))
@@ -124,22 +133,25 @@ class Trainer:
                 saved = now
         took = time.monotonic() - started
         self.elapsed += took
+        sums = {name: self.accelerator.reduce(value) for name, value in sums.items()}
         losses = {f"loss_{k}": round(v.item() / len(self.batches), 5) for k, v in sums.items()}
         speed = len(self.batches) * self.batches.batch_size / took
         return {"step": self.step, "images_per_second": round(speed, 1), **losses}
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step; returns its losses, detached."""
-        # Dropout depends on seed and step alone, so a resumed run repeats it.
-        torch.manual_seed(hash((self.batches.seed, self.step)))
+        """One step; returns this process's share of its losses, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step)
         settings = self.recipe.optimisation
         losses: dict[str, Tensor] = {}
-        for part in batch.to(self.accelerator.device).parts(settings.accumulate):
-            share = len(part.ages) / len(batch.ages)
-            for name, loss in self.losses(part, share).items():
-                losses[name] = losses.get(name, 0) + share * loss
+        at_once = settings.batch_size // settings.accumulate
+        parts = batch.to(self.accelerator.device).parts(at_once)
+        for number, part in enumerate(parts, 1):
+            # The processes add their gradients up once a step, at its last part.
+            last = number == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                for name, loss in self.losses(part).items():
+                    losses[name] = losses.get(name, 0) + loss
         self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -147,19 +159,25 @@ class Trainer:
         self.step += 1
         return losses
 
-    def losses(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        """The losses of a part of a step's batch, detached.
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a part of a step's batch, times its share of the step's images, detached.
 
-        Their gradients, times its share of the step's images, are added to the parameters'.
+        Their gradients are added to the parameters'.
         """
+        share = len(batch.ages) / self.batches.whole
+        # Dropout depends on seed, step and place alone, so a resumed run repeats it.
+        torch.manual_seed(hash((self.batches.seed, self.step)))
+        self.places.index = batch.places
         size, margin = self.preprocess.size, self.preprocess.margin
         images = self.recipe.augmentation.apply(batch.images, batch.draws, size, margin)
         images = self.preprocess.finish(images).contiguous(memory_format=torch.channels_last)
         with self.accelerator.autocast():
             output = self.model(images, batch.sex)
             losses = self.raw.loss(output, (batch.ages - self.mean) / self.sd)
-        self.accelerator.backward(share * sum(losses.values()))
-        return {name: loss.detach() for name, loss in losses.items()}
+        # The gradients of the processes are averaged, but their sum is what is wanted.
+        processes = self.accelerator.num_processes
+        self.accelerator.backward(processes * share * sum(losses.values()))
+        return {name: share * loss.detach() for name, loss in losses.items()}
 
     @torch.inference_mode()
     def validate(self) -> dict[str, Any]:
@@ -171,16 +189,24 @@ class Trainer:
             InputError: if it is not finite.
         """
         self.ema.eval()
+        for buffer in self.ema.buffers():
+            broadcast(buffer)  # running statistics: those that are kept
         self.validation.start(0)
-        errors: dict[str, list[Tensor]] = {}
-        for batch in self.validation:
-            batch = batch.to(self.accelerator.device)
+        mine = range(
+            self.accelerator.process_index, len(self.validation), self.accelerator.num_processes
+        )
+        found: list[tuple[int, dict[str, Tensor]]] = []
+        for index in mine:
+            batch = self.validation[index].to(self.accelerator.device)
             images = self.preprocess.finish(self.preprocess.resize(batch.images))
             images = images.contiguous(memory_format=torch.channels_last)
+            errors = {}
             for name, age in self.ema(images, batch.sex).components.items():
                 age = (age * self.sd + self.mean).clamp(*self.age_range)
-                errors.setdefault(name, []).append((age - batch.ages).abs().cpu())
-        maes = {name: torch.cat(parts) for name, parts in errors.items()}
+                errors[name] = (age - batch.ages).abs().cpu()
+            found.append((index, errors))
+        ordered = [errors for _, errors in sorted(gather_object(found), key=lambda item: item[0])]
+        maes = {name: torch.cat([errors[name] for errors in ordered]) for name in ordered[0]}
         mae = maes["assembled"].mean().item()
         if mae != mae:
             raise InputError(
@@ -246,7 +272,7 @@ class Trainer:
         """
         path = self.out / CHECKPOINT
         try:
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             before = json.loads(state["run"])
         except Exception:  # torch, zipfile and pickle raise many types on a damaged file
             raise InputError(f"The checkpoint of {self.out.name} is damaged.") from None

@@ -22,7 +22,7 @@ class Optimisation:
         epochs: passes over the training images.
         batch_size: images a step, over all processes.
         accumulate: parts that a step's images are computed in, one after the other, where memory
-            does not hold them at once.
+            does not hold them at once; several processes need accordingly fewer.
         learning_rate: peak, reached after the warm-up.
         weight_decay: of AdamW; not on biases and normalisations. 0 makes it Adam.
         schedule: ``cosine`` to zero, or ``plateau``.

@@ -61,8 +61,10 @@ def test_refuses_to_freeze_what_is_not_there() -> None:
 
 
 def test_a_batch_in_parts_is_the_batch() -> None:
-    batch = Batch(torch.arange(6).view(6, 1, 1, 1), torch.rand(6, 2), torch.rand(6), torch.ones(6))
-    parts = batch.parts(3)
+    pixels, places = torch.arange(6).view(6, 1, 1, 1), torch.arange(6)
+    batch = Batch(pixels, torch.rand(6, 2), torch.rand(6), torch.ones(6), places)
+    parts = batch.parts(2)
     assert [len(part.ages) for part in parts] == [2, 2, 2]
     assert torch.equal(torch.cat([part.pixels for part in parts]), batch.pixels)
     assert torch.equal(torch.cat([part.ages for part in parts]), batch.ages)
+    assert [part.places.tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
