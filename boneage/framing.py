@@ -93,7 +93,8 @@ class Framing:
         across, down = 1 - self.left - self.right, 1 - self.top - self.bottom
         parts = []
         if self.rotation:
-            parts.append(f"turned by {self.rotation:g}° clockwise")
+            way = "clockwise" if self.rotation > 0 else "anticlockwise"
+            parts.append(f"turned by {abs(self.rotation):g}° {way}")
         if across < 1 or down < 1:
             parts.append(f"cut to {across:.0%} of its width and {down:.0%} of its height")
         return ", ".join(parts)

@@ -75,7 +75,7 @@ def nothing(card: str) -> tuple[Any, ...]:
 
 def assess(regions: Regions, visit: Visit, region: str) -> Any:
     """What :func:`take` returns, with the result; no change if the visitor has moved on."""
-    reference = visit.reference
+    reference, turn = visit.reference, visit.turn
 
     def refuse(card: str) -> tuple[Any, ...]:
         visit.empty()  # or another region would bring the same card again
@@ -86,6 +86,7 @@ def assess(regions: Regions, visit: Visit, region: str) -> Any:
         radiograph = predictor.read(path)
         (assessment,) = predictor.assess(radiograph, heat_map=True)
         error = measured_error(predictor, recorded_metrics())
+        visit.assessed = turn, assessment
         view = predictor.preprocess.view
         lines = [] if reference is None else [adult_cards.reference_line(reference)]
         return (
@@ -95,6 +96,12 @@ def assess(regions: Regions, visit: Visit, region: str) -> Any:
         )
 
     return tab.assess(visit, show, refuse)
+
+
+def report(regions: Regions, visit: Visit, region: str) -> tuple[str, str]:
+    """What :func:`boneage.webui.tab.pdf` returns, of the adult shown."""
+    predictor = regions.predictor(region)
+    return tab.pdf(visit, predictor.read, measured_error(predictor, recorded_metrics()))
 
 
 def assess_file(regions: Regions, file: str | None, region: str | None) -> dict[str, Any]:
@@ -129,6 +136,7 @@ def build(regions: Regions) -> None:
             )
         with gr.Column(elem_classes="outputs"):
             result = tab.result(NAME, start)
+            maker = tab.report_parts(NAME)
         with gr.Column(elem_classes="examples"):
             buttons = tab.example_buttons([(label, picture) for label, picture, _ in examples])
 
@@ -142,6 +150,7 @@ def build(regions: Regions) -> None:
         taken = partial(tab.with_visit(take), **example)
         begun.append(button.click(taken, visit, renewed, **tab.QUICK))
     tab.assess_after(begun, partial(assess, regions), [visit, region], shown, MODEL)
+    tab.on_report(maker, partial(report, regions), [visit, region])
     inputs.clear.click(partial(remove, start), visit, shown, **tab.QUICK)
     inputs.too_large.click(refuse_large, visit, shown, **tab.QUICK)
 

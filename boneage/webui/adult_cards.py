@@ -69,7 +69,7 @@ def result(
     return (
         f'<div class="result">{_ct_notice(assessment)}{headline}{cards.warnings(notes)}'
         f'<div class="evidence" aria-live="off">{_figures(radiograph, assessment, view)}</div>'
-        f"{cards.details(assessment)}</div>"
+        f"{cards.details(assessment, cards.report_button('adult'))}</div>"
     )
 
 

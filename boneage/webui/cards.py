@@ -156,6 +156,11 @@ def details(assessment: Assessment, downloads: str = "") -> str:
     )
 
 
+def report_button(tab: str) -> str:
+    """The button of a result's card that asks the tab for its report."""
+    return f'<button type="button" class="download" data-clicks="{tab}-report">PDF report</button>'
+
+
 def data_url(picture: Image.Image) -> str:
     """A picture as the address of itself."""
     buffer = io.BytesIO()

@@ -16,8 +16,8 @@ MONTHS_A_YEAR = 12
 class Fields:
     """The components: two dates, or in their place the age in years."""
 
-    born: gr.DateTime
-    examined: gr.DateTime
+    born: gr.Textbox
+    examined: gr.Textbox
     years: gr.Number
 
     def __iter__(self):  # noqa: ANN204 - of components, as Gradio's events take them
@@ -26,19 +26,23 @@ class Fields:
 
 def fields() -> Fields:
     """Lay the fields out, folded."""
-    date = {"include_time": False, "type": "string"}
+    # Plain text, since gr.DateTime keeps the date before to itself when it cannot read a new one.
+    date = {"placeholder": "YYYY-MM-DD", "max_lines": 1}
     with gr.Accordion("Chronological age", open=False, elem_id="hand-chronology"):
         return Fields(
-            born=gr.DateTime(label="Date of birth", elem_id="hand-born", **date),
-            examined=gr.DateTime(label="Date of examination", elem_id="hand-examined", **date),
+            born=gr.Textbox(label="Date of birth", elem_id="hand-born", **date),
+            examined=gr.Textbox(label="Date of examination", elem_id="hand-examined", **date),
             years=gr.Number(
                 label="Or the age at examination, years",
-                minimum=0,
-                maximum=growth.MAX_MONTHS / MONTHS_A_YEAR,
                 step=0.1,
                 elem_id="hand-years",
             ),
         )
+
+
+def known(years: float | None) -> float | None:
+    """The age that a file states, if it is one that a hand is compared at."""
+    return years if years is not None and years * MONTHS_A_YEAR <= growth.MAX_MONTHS else None
 
 
 def months(born: str | None, examined: str | None, years: float | None) -> float | None:

@@ -82,13 +82,13 @@ def values(framing: Framing) -> tuple[float, ...]:
     return (framing.rotation, *(round(100 * getattr(framing, edge)) for edge in EDGES))
 
 
-def move(visit: Visit, rotation: float, *cuts: float) -> tuple[Any, Any]:
-    """The fields were moved; returns updates of the film's card and the result."""
-
-    def moved() -> Framing:
-        return Framing(rotation, *(cut / 100 for cut in cuts))
-
-    return _reframe(visit, moved)[:2]
+def move(visit: Visit, rotation: float, *cuts: float) -> tuple[Any, ...]:
+    """The fields were moved; returns what :func:`turn` does, the fields as they are if possible."""
+    if visit.path is None:
+        return (gr.skip(),) * (2 + 1 + len(EDGES))
+    card, result, *fields = _reframe(visit, lambda: Framing(rotation, *(cut / 100 for cut in cuts)))
+    moved = tuple(fields) == (rotation, *cuts)  # or a hand that still moves one would lose it
+    return (card, result, *((gr.skip(),) * len(fields) if moved else fields))
 
 
 def turn(quarters: int, visit: Visit) -> tuple[Any, ...]:
@@ -150,7 +150,7 @@ def connect(
         field.input(
             move,
             [visit, *parts.fields],
-            [given, result],
+            changed,
             **{**tab.QUICK, "trigger_mode": "always_last"},
         )
     for button, quarters in ((parts.anticlockwise, -1), (parts.clockwise, 1)):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -17,7 +15,6 @@ from boneage.errors import InputError
 from boneage.framing import WHOLE, Framing
 from boneage.measured import measured_error, recorded_metrics
 from boneage.nearest import nearest
-from boneage.report import to_pdf
 from boneage.sex import SEX_NAMES, parse_sex
 from boneage.webui import cards, chronology, framing, hand_cards, tab
 from boneage.wording import age_in_short
@@ -35,8 +32,8 @@ EXAMPLES = 6
 PARTS = (("Boxes", "boxes"), ("Heat map", "heat-map"), ("Component ages", "votes"))
 # One group for all that runs the network: Grad-CAM hooks into the network that all visitors share.
 MODEL = {"concurrency_limit": 1, "concurrency_id": "model"}
-DOWNLOAD = """(name, address) =>
-  Object.assign(document.createElement("a"), { download: name, href: address }).click()"""
+# Gradio leaves a note as it is where the new one is empty.
+NO_NOTE = "\N{ZERO WIDTH SPACE}"
 
 
 @dataclass
@@ -47,23 +44,20 @@ class Visit(tab.Visit):
         sex_filled: the sex came from the file or the example, so it goes with it.
         framing: what of the radiograph is assessed, and which way up.
         years: chronological age as the file states it.
-        assessment: the one that is shown.
     """
 
     sex_filled: bool = False
     framing: Framing = WHOLE
     years: float | None = None
-    assessment: Assessment | None = None
 
     def empty(self) -> None:
         """Forget the radiograph."""
         super().empty()
-        self.sex_filled, self.framing, self.years, self.assessment = False, WHOLE, None, None
+        self.sex_filled, self.framing, self.years = False, WHOLE, None
 
     def change(self) -> None:
         """What is to be assessed has changed: the result there is no longer holds."""
         self.turn += 1
-        self.assessment = None
 
 
 def choose_examples(cases: tuple[Case, ...], count: int = EXAMPLES) -> list[Case]:
@@ -98,8 +92,8 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
         radiograph = images.read(path)
     except InputError as error:
         return nothing(cards.problem(tab.UNREADABLE, str(error)), sex)
-    visit.path, visit.years = path, radiograph.age_years
-    note = "Chosen before this radiograph: check that it is right." if sex else None
+    visit.path, visit.years = path, chronology.known(radiograph.age_years)
+    note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
     if example:
         sex, note, visit.sex_filled = example.sex, "The example's own.", True
         visit.reference = example.age
@@ -118,7 +112,7 @@ def choose(visit: Visit) -> tuple[Any, Any]:
     """The visitor chose the sex: its note goes, and the old result with it."""
     visit.change()
     visit.sex_filled = False
-    return gr.update(info=None), cards.BUSY if visit.path else hand_cards.START
+    return gr.update(info=NO_NOTE), cards.BUSY if visit.path else hand_cards.START
 
 
 def remove(visit: Visit) -> tuple[Any, ...]:
@@ -135,7 +129,7 @@ def refuse_large(visit: Visit) -> tuple[Any, ...]:
 
 def nothing(card: str, sex: str | None = None) -> tuple[Any, ...]:
     """The updates of :func:`take` where there is no radiograph, ``card`` saying why."""
-    return "", gr.update(visible=False), gr.update(value=sex, info=None), card
+    return "", gr.update(visible=False), gr.update(value=sex, info=NO_NOTE), card
 
 
 def renew(take: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
@@ -163,14 +157,13 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
     """
     if sex is None:
         return gr.skip()
-    at = visit.framing
+    at, turn = visit.framing, visit.turn
 
     def show(path: str) -> str:
         radiograph = at.apply(images.read(path))
         (assessment,) = predictor.assess(radiograph, sex, heat_map=True)
-        card = result(predictor, visit, radiograph, assessment, fields)
-        visit.assessment = assessment
-        return card
+        visit.assessed = turn, assessment
+        return result(predictor, visit, radiograph, assessment, fields)
 
     return tab.assess(visit, show)
 
@@ -189,19 +182,14 @@ def compare(predictor: Predictor, visit: Visit, *fields: Any) -> Any:
 
 
 def report(predictor: Predictor, visit: Visit, *fields: Any) -> tuple[str, str]:
-    """The report of the assessment shown: a name for the file, and the PDF as address of itself.
+    """What :func:`boneage.webui.tab.pdf` returns, of the hand shown."""
+    assessment = visit.assessment
+    comparison = compared(assessment, fields)[0] if assessment else None
 
-    Raises:
-        gr.Error: where there is nothing to report.
-    """
-    assessment, path = visit.assessment, visit.path
-    if assessment is None or path is None or not Path(path).is_file():
-        raise gr.Error(tab.GONE, print_exception=False)
-    radiograph = visit.framing.apply(images.read(path))
-    comparison, _ = compared(assessment, fields)
-    pdf = to_pdf(assessment, radiograph, growth=comparison, error=error_of(predictor))
-    address = "data:application/pdf;base64," + base64.b64encode(pdf).decode()
-    return f"{assessment.id}.pdf", address
+    def read(path: str) -> Radiograph:
+        return visit.framing.apply(images.read(path))
+
+    return tab.pdf(visit, read, error_of(predictor), comparison)
 
 
 def error_of(predictor: Predictor) -> str:
@@ -275,9 +263,7 @@ def build(predictor: Predictor) -> None:
         with gr.Column(elem_classes="outputs"):
             shown_parts()
             result = tab.result(NAME, hand_cards.START)
-            # Clicked by the button in the result's card.
-            make_report = gr.Button(visible="hidden", elem_id="hand-report")
-            file = [gr.Textbox(visible="hidden", label=label) for label in ("name", "address")]
+            maker = tab.report_parts(NAME)
         with gr.Column(elem_classes="examples"):
             buttons = tab.example_buttons([(_label(c), images.read(c.path)) for c in cases])
 
@@ -292,12 +278,15 @@ def build(predictor: Predictor) -> None:
         example = partial(renew(take), path=str(case.path), sex=None, example=case)
         begun.append(button.click(example, visit, renewed, **tab.QUICK))
     tab.assess_after(begun, partial(assess, predictor), [visit, sex, *age], [result], MODEL)
-    for field in age:
-        field.change(partial(compare, predictor), [visit, *age], result, **tab.QUICK)
-    made = make_report.click(
-        partial(report, predictor), [visit, *age], file, **{**tab.QUICK, "show_progress": "full"}
+    again = {**tab.QUICK, "trigger_mode": "always_last"}
+    gr.on(
+        [event for field in age for event in (field.blur, field.submit)],
+        partial(compare, predictor),
+        [visit, *age],
+        result,
+        **again,
     )
-    made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+    tab.on_report(maker, partial(report, predictor), [visit, *age])
     inputs.clear.click(renew(remove), visit, renewed, **tab.QUICK)
     inputs.too_large.click(renew(refuse_large), visit, renewed, **tab.QUICK)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from boneage.predictor import Assessment
 
 NEIGHBOUR = 299  # px, as large as the bundled films are
-REPORT = '<button type="button" class="download" data-clicks="hand-report">PDF report</button>'
 
 START = """
 <section class="card empty">
@@ -82,7 +81,7 @@ def result(
         neighbours: bundled radiographs of nearly this bone age.
     """
     if assessment.age is None:
-        return cards.refusal(assessment) + cards.details(assessment)
+        return cards.refusal(assessment) + cards.details(assessment, cards.report_button("hand"))
     headline = _age(assessment, reference, error, comparison)
     not_compared = cards.warnings([problem] if problem else [], "Chronological age")
     return (
@@ -90,7 +89,7 @@ def result(
         f'<section class="card votes" aria-live="off">{components_table(assessment)}</section>'
         f'<div class="evidence" aria-live="off">{_figures(radiograph, assessment)}</div>'
         f"{_neighbours(radiograph, assessment, neighbours)}"
-        f"{cards.details(assessment, REPORT)}</div>"
+        f"{cards.details(assessment, cards.report_button('hand'))}</div>"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,18 @@ import gradio as gr
 
 from boneage import explain
 from boneage.errors import InputError
+from boneage.report import to_pdf
 from boneage.webui import cards
 
 if TYPE_CHECKING:
+    from boneage.growth import Comparison
     from boneage.images import Radiograph
     from boneage.predictor import Assessment
 
 THUMBNAIL = 192  # px
+# The name and the address of a file that is then downloaded.
+DOWNLOAD = """(name, address) =>
+  Object.assign(document.createElement("a"), { download: name, href: address }).click()"""
 UNREADABLE = "This file cannot be assessed"
 GONE = "Files are deleted within an hour, and this one is gone by now. Please give it again."
 KEPT_SECONDS = 3000  # of what a visitor left, like the files
@@ -39,16 +45,24 @@ class Visit:
         path: the file given, in the folder that is emptied within the hour.
         reference: an example's reference age in the tab's unit.
         turn: counts the changes; a result that was begun in an earlier turn is not shown.
+        assessed: the turn in which the last assessment was begun, and the assessment.
     """
 
     path: str | None = None
     reference: float | None = None
     turn: int = 0
+    assessed: tuple[int, Assessment] | None = None
+
+    @property
+    def assessment(self) -> Assessment | None:
+        """The one that is shown; ``None`` as soon as anything it was made of has changed."""
+        turn, assessment = self.assessed or (None, None)
+        return assessment if turn == self.turn else None
 
     def empty(self) -> None:
         """Forget the file; whatever is still being assessed is not shown."""
         self.turn += 1
-        self.path, self.reference = None, None
+        self.path, self.reference, self.assessed = None, None, None
 
 
 @dataclass(frozen=True)
@@ -193,6 +207,46 @@ def assess(
     if visit.turn != turn:
         return gr.skip()
     return refuse(cards.problem(UNREADABLE, reason)) if updates is None else updates
+
+
+def report_parts(name: str) -> tuple[gr.Button, list[gr.Textbox]]:
+    """Lay out what makes a report, unseen: a button that a result's card clicks, and the file."""
+    button = gr.Button(visible="hidden", elem_id=f"{name}-report")
+    file = [gr.Textbox(visible="hidden", label=label) for label in ("name", "address")]
+    return button, file
+
+
+def on_report(
+    parts: tuple[gr.Button, list[gr.Textbox]],
+    report: Callable[..., tuple[str, str]],
+    arguments: Sequence[Any],
+) -> None:
+    """Let the visitor download what ``report`` makes of the arguments, see :func:`pdf`."""
+    button, file = parts
+    made = button.click(report, arguments, file, **{**QUICK, "show_progress": "full"})
+    made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+
+
+def pdf(
+    visit: Visit, read: Callable[[str], Radiograph], error: str, growth: Comparison | None = None
+) -> tuple[str, str]:
+    """The report of the assessment shown: a name for the file, and the PDF as address of itself.
+
+    Args:
+        visit: whose assessment it is.
+        read: the radiograph as it was assessed, from the file's path.
+        error: how far the weights err, in a sentence.
+        growth: the bone age beside the chronological age.
+
+    Raises:
+        gr.Error: where there is nothing to report.
+    """
+    assessment, path = visit.assessment, visit.path
+    if assessment is None or path is None or not Path(path).is_file():
+        raise gr.Error(GONE, print_exception=False)
+    content = to_pdf(assessment, read(path), growth=growth, error=error)
+    address = "data:application/pdf;base64," + base64.b64encode(content).decode()
+    return f"{assessment.id}.pdf", address
 
 
 def too_large(limit: int) -> str:

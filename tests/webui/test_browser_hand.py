@@ -82,6 +82,26 @@ def test_chronological_age_comes_and_goes_with_the_film(assessed: Page) -> None:
     assert page.locator("#hand-result .comparison").count() == 0
 
 
+def test_a_date_that_cannot_be_read_is_no_date(assessed: Page) -> None:
+    page = assessed
+    page.get_by_text("Chronological age", exact=True).click()
+    page.get_by_label("Date of birth").fill("2003-02-01")
+    page.get_by_label("Date of examination").fill("2015-03-01")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#hand-result .comparison:has-text('12 years')")
+    page.get_by_label("Date of birth").fill("03.04.2006")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#hand-result :text('must be written YYYY-MM-DD')")
+    assert page.locator("#hand-result .comparison").count() == 0
+
+
+def test_note_beside_the_sex_goes_with_its_reason(assessed: Page) -> None:
+    page = assessed
+    assert page.get_by_text("The example's own.").is_visible()
+    page.get_by_label("Female", exact=True).check()
+    page.get_by_text("The example's own.").wait_for(state="detached")
+
+
 def test_picture_zooms_and_moves_by_keyboard_and_button(assessed: Page) -> None:
     page = assessed
     picture = page.locator("#hand-result .picture").first

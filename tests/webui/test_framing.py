@@ -19,9 +19,10 @@ def visit(rsna_test_dir: Path) -> hand.Visit:
 
 
 def test_moved_fields_reframe_the_film(visit: hand.Visit) -> None:
-    card, result = framing.move(visit, -90, 10, 0, 0, 25)
+    card, result, *fields = framing.move(visit, -90, 10, 0, 0, 25)
+    assert fields == [gr.skip()] * 5  # they are where they are to be
     assert visit.framing == Framing(-90, left=0.1, bottom=0.25)
-    assert "turned by -90°" in card
+    assert "turned by 90° anticlockwise" in card
     assert "90% of its width and 75% of its height" in card
     assert result == hand_cards.FRAMED
 
@@ -33,6 +34,13 @@ def test_buttons_turn_and_undo(visit: hand.Visit) -> None:
     _, _, *fields = framing.undo(visit)
     assert fields == [0, 0, 0, 0, 0]
     assert visit.framing == WHOLE
+
+
+def test_impossible_fields_go_back(visit: hand.Visit) -> None:
+    framing.move(visit, 0, 60, 0, 0, 0)
+    _, result, *fields = framing.move(visit, 0, 60, 0, 60, 0)
+    assert "cannot be framed" in result
+    assert fields == [0, 60, 0, 0, 0]
 
 
 def test_rectangles_are_drawn_within_what_is_shown(visit: hand.Visit) -> None:

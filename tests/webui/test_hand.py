@@ -15,7 +15,7 @@ from boneage.datasets import Case
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.predictor import Assessment, Box, ModelReference
-from boneage.webui import cards, framing, hand, hand_cards, tab
+from boneage.webui import cards, chronology, framing, hand, hand_cards, tab
 
 NO_AGE = (None, None, None)  # what the fields of the chronological age hold at first
 
@@ -153,6 +153,10 @@ def test_overtaken_assessment_is_not_shown(film: str, change: Any) -> None:
     visit = hand.Visit()
     hand.take(visit, film, "F")
     assert hand.assess(FakePredictor(lambda: change(visit)), visit, "F", *NO_AGE) == gr.skip()
+    assert visit.assessment is None
+    assert hand.compare(FakePredictor(), visit, None, None, 11.0) == gr.skip()
+    with pytest.raises(gr.Error):
+        hand.report(FakePredictor(), visit, *NO_AGE)
 
 
 def test_file_deleted_meanwhile_is_explained(tmp_path: Path, film: str) -> None:
@@ -206,6 +210,12 @@ def test_chronological_age_stands_beside_the_bone_age(film: str) -> None:
     assert "date of birth is missing" in hand.compare(
         FakePredictor(), visit, None, "2019-07-01", None
     )
+
+
+def test_ages_of_adults_are_not_filled_in() -> None:
+    assert chronology.known(9.5) == 9.5
+    assert chronology.known(45.0) is None
+    assert chronology.known(None) is None
 
 
 def test_nothing_is_compared_before_an_assessment(film: str) -> None:
