@@ -393,9 +393,9 @@ def assess_items(
         if len(pending) < len(items):
             done = f"{len(items) - len(pending)} of {len(items)}"
             print(f"boneage: {done} were assessed before.", file=sys.stderr)
-            for item, result in ledger.results(items):
-                if result["refused"]:
-                    tell(item, result["refused"])
+            for item, line in ledger.lines(items):
+                if reason := line["assessment"]["refused"]:
+                    tell(item, reason)
         bar = tqdm(
             total=len(pending),
             desc="assessing",
@@ -422,15 +422,21 @@ def assess_items(
         has_reference = any(item.reference is not None for item in items)
 
         def table(file: Any) -> None:
-            write_csv(ledger.results(items), ledger.components, has_reference, file)
+            write_csv(
+                ledger.lines(items),
+                ledger.components,
+                file,
+                has_picture=bool(args.out),
+                has_reference=has_reference,
+            )
 
         if args.json:
-            write_json(ledger.results(items), sys.stdout)
+            write_json(ledger.lines(items), sys.stdout)
         else:
             table(sys.stdout)
         if args.out:
             with (folder / "assessments.json").open("w", encoding="utf-8") as file:
-                write_json(ledger.results(items), file)
+                write_json(ledger.lines(items), file)
             with (folder / "assessments.csv").open("w", newline="", encoding="utf-8") as file:
                 table(file)
     return 1 if failed else 0

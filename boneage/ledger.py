@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LEDGER = "assessments.jsonl"
 FAILURES = "failures.csv"
 BEFORE = ("id", "task", "sex", "age", "unit")
+INTERVAL = ("low", "high", "coverage")
 AFTER = ("warnings", "refused", "model", "revision")
 
 
@@ -99,12 +100,12 @@ class Ledger:
         self._file.flush()
         self._note(line, place)
 
-    def results(self, items: Iterable[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
-        """The assessments of these items as JSON objects, read one at a time."""
+    def lines(self, items: Iterable[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """The lines of these items that hold, read one at a time."""
         for item in items:
             if (place := self._places.get(name_of(item.source))) is not None and self.holds(item):
                 self._file.seek(place)
-                yield item, json.loads(self._file.readline())["assessment"]
+                yield item, json.loads(self._file.readline())
 
     def _read(self, folder: str, model: str, revision: str) -> None:
         self._file.seek(0)
@@ -164,27 +165,40 @@ def name_of(source: Source) -> str:
     return path if source.member is None else f"{path}/{source.member.filename}"
 
 
-def write_json(results: Iterable[tuple[Item, dict[str, Any]]], file: Any) -> None:
+def write_json(lines: Iterable[tuple[Item, dict[str, Any]]], file: Any) -> None:
     """A JSON list of the assessments."""
     separator = "[\n"
-    for _, result in results:
-        file.write(separator + indent(json.dumps(result, indent=2), "  "))
+    for _, line in lines:
+        file.write(separator + indent(json.dumps(line["assessment"], indent=2), "  "))
         separator = ",\n"
     file.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
 def write_csv(
-    results: Iterable[tuple[Item, dict[str, Any]]],
+    lines: Iterable[tuple[Item, dict[str, Any]]],
     components: Iterable[str],
-    has_reference: bool,
     file: Any,
+    *,
+    has_picture: bool,
+    has_reference: bool,
 ) -> None:
-    """One row an assessment: id, sex, age, unit, reference, every component, warnings, model."""
+    """One row an assessment: file, picture, age, interval, reference, every component, model.
+
+    Args:
+        lines: of the ledger.
+        components: names of the columns for their ages.
+        file: open for text.
+        has_picture: whether to name the pictures, which lie beside the table.
+        has_reference: whether there are reference ages.
+    """
     names = list(components)
+    picture = ["picture"] if has_picture else []
     reference = ["reference"] if has_reference else []
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*BEFORE, *reference, *names, *AFTER])
-    for item, result in results:
+    writer.writerow(["file", *picture, *BEFORE, *INTERVAL, *reference, *names, *AFTER])
+    for item, line in lines:
+        result = line["assessment"]
+        interval = result["interval"] or {}
         after = {
             **result,
             "warnings": "; ".join(result["warnings"]),
@@ -192,7 +206,10 @@ def write_csv(
             "revision": result["model"]["revision"],
         }
         writer.writerow(
-            [result[name] for name in BEFORE]
+            [line["file"]]
+            + ([f"{line['picture']}.png"] if has_picture else [])
+            + [result[name] for name in BEFORE]
+            + [interval.get(name) for name in INTERVAL]
             + ([item.reference] if has_reference else [])
             + [result["components"].get(name) for name in names]
             + [after[name] for name in AFTER]

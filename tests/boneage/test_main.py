@@ -43,6 +43,8 @@ class TestAssess:
         (row,) = rows(capsys.readouterr().out)
         assert float(row["age"]) == round(expected.age, 2)
         assert float(row["R1"]) == round(expected.components["R1"], 2)
+        assert row["low"] == row["high"] == row["coverage"] == ""  # these weights carry none
+        assert "picture" not in row
         assert main([*command, "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == [expected.to_dict()]
 
@@ -55,7 +57,11 @@ class TestAssess:
         )
         assert code == 0
         printed = capsys.readouterr().out
-        assert [row["id"] for row in rows(printed)] == ["4400", "4401"]
+        first, second = rows(printed)
+        assert (first["id"], second["id"]) == ("4400", "4401")
+        assert first["file"] == (folder / "4400.webp").as_posix()
+        assert second["file"] == (folder / "second" / "4401.webp").as_posix()
+        assert second["picture"] == "4401.png"
         assert (out / "assessments.csv").read_text() == printed
         assert len(json.loads((out / "assessments.json").read_text())) == 2
         picture = Image.open(out / "4401.png")
@@ -77,6 +83,19 @@ class TestAssess:
             assert [row["id"] for row in rows(capsys.readouterr().out)] == ["4400", "4401"]
         assert main([*command, str(folder)]) == 2
         assert "--out is the folder that is assessed" in capsys.readouterr().err
+
+    def test_prediction_interval(
+        self, folder: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        weights = Path(shutil.copytree(untrained, tmp_path / "tiny"))
+        config = hub.load_config(weights)
+        config["interval"] = {"coverage": 0.9, "bands": [{"from": 0, "half_width": 10}]}
+        (weights / hub.CONFIG).write_text(json.dumps(config))
+        command = ["assess", str(folder / "4400.webp"), "--sex", "F", "--weights", str(weights)]
+        assert main(command) == 0
+        (row,) = rows(capsys.readouterr().out)
+        assert float(row["low"]) < float(row["age"]) < float(row["high"])
+        assert row["coverage"] == "0.9"
 
     def test_files_of_one_name_keep_their_pictures(
         self, folder: Path, untrained: Path, tmp_path: Path
