@@ -30,6 +30,7 @@ AGE = 3300  # s
 # So often that the results of many visitors do not pile up in memory.
 EVERY = 10  # s
 UPLOAD = "/gradio_api/upload"
+CALL = "/gradio_api/call/"
 DEEP_LINK = "/gradio_api/deep_link"
 MAX_CALL_BYTES = 4 * 2**20
 """The largest request that is no upload."""
@@ -38,7 +39,20 @@ ENVELOPE_BYTES = 2**20
 BUSY = "The page is busy: {waiting} requests are waiting. Please try again in a minute."
 GONE = "The file was never uploaded, or is deleted by now. Please give it again."
 ADDRESS = "Send the file itself, not an address: this page fetches nothing."
-
+FORM = (
+    "The data are not of the form that this page accepts; “Use via API” at its foot describes it."
+)
+DATA = {
+    "hand": "[FILE, SEX]; SEX is a text and may be left out",
+    "adult": "[FILE, REGION]; REGION is a text and may be left out",
+    "batch": "[[FILE, ...], TABLE, SEX]; TABLE is a FILE or null, SEX is a text, and both may be "
+    "left out",
+}
+"""What the data of an endpoint's call are, in words."""
+WRONG_DATA = (
+    "The data of /{name} must be {data}. A FILE is "
+    '{{"path": what /upload returned, "meta": {{"_type": "gradio.FileData"}}}}.'
+)
 
 _ADDRESSES = re.compile(r"/file[=/]https?:|/proxy=")
 
@@ -160,7 +174,7 @@ class _Calls:
         body = await _body(receive)
         if body is None:
             return
-        if refused := _refused(body, own_folder()):
+        if refused := _refused(body, own_folder()) or _misshapen(scope["path"], body):
             await _answer(400, refused, send)
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -232,6 +246,41 @@ def _refused(body: bytes, folder: Path) -> str | None:
         elif isinstance(value, Sequence) and not isinstance(value, str):
             waiting += value
     return None
+
+
+def _misshapen(path: str, body: bytes) -> str | None:
+    """Why the body of a call is refused: its data are not :data:`DATA`.
+
+    Gradio would log what it was given, names of files included, and tell the caller nothing.
+    """
+    name = path.removeprefix(CALL).rstrip("/")
+    if not path.startswith(CALL) or name not in DATA:
+        return None
+    try:
+        given = json.loads(body)["data"]
+        files, *texts = given
+    except (ValueError, KeyError, TypeError, RecursionError):
+        given = files = None
+        texts = []
+    fits = isinstance(given, list)
+    if name == "batch":
+        table, *texts = texts or [None]
+        many = files is None or (isinstance(files, list) and all(map(_is_file, files)))
+        fits &= many and (table is None or _is_file(table))
+    else:
+        fits &= files is None or _is_file(files)
+    fits &= len(texts) <= 1 and all(text is None or isinstance(text, str) for text in texts)
+    return None if fits else WRONG_DATA.format(name=name, data=DATA[name])
+
+
+def _is_file(value: Any) -> bool:
+    """Whether it is an upload as Gradio writes one."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("path"), str)
+        and bool(value["path"])
+        and value.get("meta") == {"_type": "gradio.FileData"}
+    )
 
 
 async def _answer(

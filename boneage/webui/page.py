@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -51,6 +51,24 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
+class Page(gr.Blocks):
+    """Blocks that answer data of a wrong form with a sentence, and log nothing of them."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kw: Any) -> Any:
+        """What the components make of a request's data; those left out are the components' own.
+
+        Raises:
+            gr.Error: for data of a wrong form, which Gradio would print with its traceback.
+        """
+        left_out = [block.value for block in block_fn.inputs[len(inputs) :]]
+        try:
+            return await super().preprocess_data(block_fn, [*inputs, *left_out], *args, **kw)
+        except gr.Error as error:
+            raise gr.Error(error.message, print_exception=False) from None
+        except Exception:
+            raise gr.Error(guard.FORM, print_exception=False) from None
+
+
 def build(predictor: Predictor, regions: Regions, *, queue: int = QUEUE) -> gr.Blocks:
     """The page, its weights shared by all visitors.
 
@@ -60,7 +78,7 @@ def build(predictor: Predictor, regions: Regions, *, queue: int = QUEUE) -> gr.B
         queue: visitors who may wait; those beyond are told that the page is busy.
     """
     guard.own_folder()  # before Gradio asks where uploads go
-    with gr.Blocks(
+    with Page(
         title="boneage", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as page:
         header = HEADER.replace("$PURPOSE", PURPOSES if regions.names else PURPOSE)

@@ -178,6 +178,91 @@ class TestLog:
         assert "127.0.0.1" not in said
         assert "Traceback" not in said
 
+    @pytest.mark.parametrize("name", ["hand", "batch"])
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            lambda file: [],
+            lambda file: None,
+            lambda file: {"file": file},
+            lambda file: [file["path"]],
+            lambda file: [file["path"], "F"],
+            lambda file: [3, "F"],
+            lambda file: [True],
+            lambda file: [[[[file]]], "F"],
+            lambda file: [[{"meta": FILE, "orig_name": file["path"]}], None],
+            lambda file: [{"meta": FILE, "orig_name": file["path"]}, "F"],
+            lambda file: [{"path": file["path"]}, "F"],
+            lambda file: [[{"path": file["path"]}], None, "F"],
+            lambda file: [{**file, "path": [file["path"]]}, "F"],
+            lambda file: [file, {"sex": file["path"]}],
+            lambda file: [[file], None, [file["path"]]],
+            lambda file: [[file], file["path"]],
+            lambda file: [[file], None, "F", "F"],
+            lambda file: [file] * 9999,
+        ],
+    )
+    def test_data_of_a_wrong_shape_are_told_the_right_one(
+        self,
+        site: Site,
+        film: bytes,
+        capfd: pytest.CaptureFixture[str],
+        name: str,
+        shape: Callable[[dict], Any],
+    ) -> None:
+        file = {"path": site.upload(f"{SECRET}.webp", film), "meta": FILE}
+        body = {"data": shape(file)}
+        answer = httpx.post(f"{site.url}gradio_api/call/{name}", json=body, timeout=60)
+        sentence = guard.WRONG_DATA.format(name=name, data=guard.DATA[name])
+        assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda file: [file["path"]],
+            lambda file: [3],
+            lambda file: [[file, [file]]],
+            lambda file: [{"path": file["path"]}],
+            lambda file: [{**file, "size": file["path"]}],
+            lambda file: [{**file, "path": str(Path(file["path"]).parent)}],
+            lambda file: [[]],
+        ],
+    )
+    def test_nor_do_those_of_the_queue_or_with_a_wrong_field(
+        self,
+        site: Site,
+        film: bytes,
+        capfd: pytest.CaptureFixture[str],
+        change: Callable[[dict], list],
+    ) -> None:
+        file = {"path": site.upload(f"{SECRET}.webp", film), "meta": FILE}
+        for fn in site.blocks.fns.values():
+            if fn.api_name not in ("hand", "batch") and fn.name != "taken":
+                continue
+            before = [None] * (fn.name == "taken")
+            session = f"queue-{fn._id}"
+            body = {"data": [*before, *change(file)], "fn_index": fn._id, "session_hash": session}
+            joined = httpx.post(f"{site.url}gradio_api/queue/join", json=body, timeout=60)
+            assert joined.status_code == 200
+            stream = f"{site.url}gradio_api/queue/data?session_hash={session}"
+            assert "process_completed" in httpx.get(stream, timeout=60).text
+        assert capfd.readouterr() == ("", "")
+
+    def test_what_may_be_left_out(self, site: Site, film: bytes) -> None:
+        file = {"path": site.upload("hand.webp", film), "meta": FILE}
+        for name, data, expected in (
+            ("hand", [file, "F"], '"age"'),
+            ("hand", [file], "sex"),
+            ("hand", [None, "F"], "No file was given."),
+            ("batch", [[file], None, "F"], '"age"'),
+            ("batch", [[file]], "sex"),
+            ("batch", [None], "No file was given."),
+        ):
+            url = f"{site.url}gradio_api/call/{name}"
+            event = httpx.post(url, json={"data": data}, timeout=60).json()["event_id"]
+            assert expected in httpx.get(f"{url}/{event}", timeout=60).text
+
     def test_visitors_who_leave_make_no_noise(
         self, site: Site, capfd: pytest.CaptureFixture[str]
     ) -> None:
