@@ -341,7 +341,10 @@ def test_fits_a_phone(browser: Browser, server: str, theme: str) -> None:
 def test_every_picture_and_control_has_a_name(page: Page) -> None:
     page.click("button.example >> nth=5")
     page.wait_for_selector(AGE)
-    for role in ("button", "radio", "slider", "link"):
+    page.get_by_text("Chronological age", exact=True).click()
+    page.get_by_text("Turn and crop").click()
+    page.wait_for_selector("#hand-crop-left:visible")
+    for role in ("button", "radio", "slider", "link", "textbox", "spinbutton", "checkbox", "tab"):
         for control in page.get_by_role(role).all():
             assert control.aria_snapshot().partition('"')[2], control
     evidence = page.locator("#hand-result .evidence img:not([alt=''])")
