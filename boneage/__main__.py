@@ -346,9 +346,9 @@ def run_assess(args: argparse.Namespace) -> int:
     table = case_table.CaseTable()
     if args.sexes:
         table = case_table.read(args.sexes.read_bytes(), args.sexes.name, args.task)
-        for note in table.report(sources):
-            print(f"boneage: {note}", file=sys.stderr)
     items = table.items(sources, args.sex)
+    for note in table.report(sources):
+        print(f"boneage: {note}", file=sys.stderr)
     predictor = Predictor.load(
         args.weights,
         task=args.task,

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from boneage.batch import Item, Source
 from boneage.datasets import AGE_COLUMNS
@@ -18,6 +18,7 @@ from boneage.tables import read_csv
 MAX_BYTES = 32 * 2**20
 """The largest table that is read."""
 NAMED = 5  # cases that a note names, of any number
+NO_SEX = ("", "u", "unknown", "o", "other", "n/a", "na", "nan", "none", "?", "-")
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class Row:
     Attributes:
         sex: ``F`` or ``M``.
         reference: reference age in the unit of the task.
+        problem: why it cannot be assessed: its sex is not understood.
     """
 
     sex: str | None
     reference: float | None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,36 +48,71 @@ class CaseTable:
     rows: dict[str, Row] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def key(self, source: Source) -> str | None:
-        """The name of the row that is meant for a file; ``None`` if there is none."""
-        return next((name for name in (source.file, source.id) if name in self.rows), None)
+    def keys(self, sources: Iterable[Source]) -> list[str | None]:
+        """The name of the row that is meant for each file; ``None`` where there is none.
 
-    def items(self, sources: Iterable[Source], sex: str | None = None) -> list[Item]:
-        """What to assess: ``sex`` holds where the table has none, as does the file's own."""
+        A row that no file is named as exactly may differ in upper and lower case, where one row
+        alone is named so.
+        """
+        named = [(source.file, source.id) for source in sources]
+        keys = [next((name for name in names if name in self.rows), None) for names in named]
+        folded: dict[str, list[str]] = {}
+        for row in self.rows:
+            folded.setdefault(row.casefold(), []).append(row)
+        exact = set(keys)
+        for place, names in enumerate(named):
+            rows = next(filter(None, (folded.get(name.casefold()) for name in names)), [])
+            if keys[place] is None and len(rows) == 1 and rows[0] not in exact:
+                keys[place] = rows[0]
+        return keys
+
+    def items(self, sources: Sequence[Source], sex: str | None = None) -> list[Item]:
+        """What to assess: ``sex`` holds where the table has none, as does the file's own.
+
+        Raises:
+            InputError: the table has a row for none of the files.
+        """
+        keys = self.keys(sources)
+        if self.rows and sources and not any(keys):
+            raise InputError(
+                f"The table has a row for none of the files: its rows are {_named(list(self.rows))}"
+                f"; the files are {_named([source.file for source in sources])}."
+            )
         items = []
-        for source in sources:
-            row = self.rows.get(self.key(source) or "", Row(None, None))
-            items.append(Item(source, row.sex or sex, row.reference))
+        for source, key in zip(sources, keys, strict=True):
+            row = self.rows.get(key or "", Row(None, None))
+            if row.problem:
+                source = replace(source, problem=source.problem or row.problem)
+            items.append(Item(source, row.sex or (None if row.problem else sex), row.reference))
         return items
 
     def without_file(self, sources: Iterable[Source]) -> list[str]:
         """Names of rows for which there is no file."""
-        used = {self.key(source) for source in sources}
+        used = set(self.keys(sources))
         return [name for name in self.rows if name not in used]
 
     def report(self, sources: Sequence[Source]) -> list[str]:
         """What does not fit between the table and the files, in sentences."""
         if not self.rows:
             return list(self.notes)
-        without_row = [source.file for source in sources if self.key(source) is None]
-        pairs = (("no row in the table", without_row, "file"),
-                 ("no file", self.without_file(sources), "row of the table"))  # fmt: skip
+        keys = self.keys(sources)
+        without_row = [
+            source.file for source, key in zip(sources, keys, strict=True) if key is None
+        ]
+        pairs = (
+            (without_row, "file has no row", "files have no row", " in the table"),
+            (
+                self.without_file(sources),
+                "row of the table has",
+                "rows of the table have",
+                " no file",
+            ),
+        )
         return [
             *self.notes,
             *(
-                f"{len(names)} {what}{'s' * (len(names) != 1)} "
-                f"{'has' if len(names) == 1 else 'have'} {lacking}: {_named(names)}."
-                for lacking, names, what in pairs
+                f"{len(names)} {one if len(names) == 1 else several}{lacking}: {_named(names)}."
+                for names, one, several, lacking in pairs
                 if names
             ),
         ]
@@ -92,7 +130,8 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
         task: ``hand`` or ``adult``.
 
     Raises:
-        InputError: no such table, or a row that cannot be understood, which is named.
+        InputError: no such table, or a row whose name or age cannot be understood, which is named;
+            a sex that cannot is the row's ``problem``.
     """
     if len(content) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES // 2**20} MB.")
@@ -116,10 +155,11 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
             raise InputError(f"{where}: the {' or '.join(keys)} is missing.")
         if id in rows:
             raise InputError(f"{where}: {id} comes twice.")
-        rows[id] = Row(
-            _sex(cells.get(sex or "", ""), sex or "", f"{where} ({id})"),
-            _age(cells.get(age or "", ""), age or "", unit, oldest, f"{where} ({id})"),
-        )
+        given, problem = _sex(cells.get(sex or "", ""), sex or "", where)
+        reference = _age(cells.get(age or "", ""), age or "", unit, oldest, f"{where} ({id})")
+        rows[id] = Row(given, reference, problem)
+    if not rows:
+        raise InputError(f"{name} has no rows.")
     return CaseTable(rows, _notes(places, task, age_column, unit))
 
 
@@ -133,15 +173,16 @@ def _notes(places: dict[str, str], task: str, age_column: str, unit: str) -> tup
     )
 
 
-def _sex(text: str, column: str, where: str) -> str | None:
+def _sex(text: str, column: str, where: str) -> tuple[str | None, str | None]:
+    """The sex, ``None`` where the table says that it is not known; or why it is not understood."""
     asks_male = column.lower() == "male"
     sex = parse_sex(text, asks_male=asks_male)
-    if sex is None and text:
-        expected = "True or False" if asks_male else "F or M"
-        raise InputError(
-            f"{where}: {column} is {text[:40]!r}; expected are {expected}, or nothing if unknown."
-        )
-    return sex
+    if sex or text.lower() in NO_SEX:
+        return sex, None
+    expected = "True or False" if asks_male else "F or M"
+    return None, (
+        f"{where}: {column} is {text[:40]!r}; expected are {expected}, or nothing if unknown."
+    )
 
 
 def _age(text: str, column: str, unit: str, oldest: float, where: str) -> float | None:

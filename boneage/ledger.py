@@ -66,7 +66,7 @@ class Ledger:
         What is wanted beside the assessment has to be there too.
         """
         name = name_of(item.source)
-        if self._inputs.get(name) != (_stamp(item.source), item.sex):
+        if item.source.problem or self._inputs.get(name) != (_stamp(item.source), item.sex):
             return False
         picture = self._pictures.get(name)
         return all(

@@ -212,14 +212,33 @@ class TestInputs:
         self, folder: Path, tmp_path: Path, untrained: Path, capsys: pytest.CaptureFixture
     ) -> None:
         table = tmp_path / "sexes.csv"
-        table.write_text("id,sex\n4400,F\n4401,girlish\n")
+        table.write_text("id,sex,boneage\n4400,F,9\n4401,F,old\n")
         out = tmp_path / "out"
         command = ["assess", str(folder), "--sexes", str(table), "--weights", str(untrained)]
         assert main([*command, "--out", str(out)]) == 2
-        assert "sexes.csv, row 3 (4401): sex is 'girlish'" in capsys.readouterr().err
+        assert "sexes.csv, row 3 (4401): boneage is 'old'" in capsys.readouterr().err
+        table.write_text("id,sex\n1,F\n")
+        assert main([*command, "--out", str(out)]) == 2
+        assert "The table has a row for none of the files" in capsys.readouterr().err
         assert not out.exists()
         assert main([*command[:2], "--sexes", str(tmp_path / "gone.csv")]) == 2
         assert str(tmp_path) not in capsys.readouterr().err
+
+    def test_a_sex_that_is_not_understood_fails_alone(
+        self, folder: Path, tmp_path: Path, untrained: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (folder / "letter.txt").unlink()
+        table = tmp_path / "sexes.csv"
+        command = ["assess", str(folder), "--sexes", str(table), "--weights", str(untrained)]
+        command += ["--out", str(tmp_path / "out")]
+        table.write_text("id,sex\n4400,F\n4401,M\n4402,F\n4403,F\n")
+        assert main(command) == 0
+        table.write_text("id,sex\n4400,F\n4401,girlish\n4402,F\n4403,F\n")
+        capsys.readouterr()
+        assert main([*command, "--sex", "M"]) == 1  # nor does the sex of the others hold for it
+        said = capsys.readouterr()
+        assert [row["id"] for row in rows(said.out)] == ["4400", "4402", "4403"]
+        assert "4401.webp: sexes.csv, row 3: sex is 'girlish'" in said.err
 
     def test_bad_batch_size(
         self, folder: Path, untrained: Path, capsys: pytest.CaptureFixture
