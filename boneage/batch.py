@@ -385,10 +385,9 @@ def summary(
         return None
     errors = metrics.errors(assessed, reference)
     found: dict[str, Any] = {"unit": unit, "all": _errors(errors)}
-    for sex in ("F", "M"):
-        chosen = np.array([given == sex for given in sexes])
-        if chosen.any():
-            found[sex] = _errors(errors[chosen])
+    if {"F", "M"} <= set(sexes):
+        for sex in ("F", "M"):
+            found[sex] = _errors(errors[np.array([given == sex for given in sexes])])
     return found
 
 

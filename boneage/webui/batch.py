@@ -36,8 +36,9 @@ UNFORESEEN = "Something unforeseen went wrong, or the page is busy. Please try a
 CANCELLED = "Nothing was assessed: it was cancelled before it began."
 # Apart from the other tabs' group: their visitors do not wait for a batch.
 GROUP = {"concurrency_limit": 1, "concurrency_id": "batch"}
-WIDTHS = {"File": "120px", "Sex": "85px", "Notes": "220px"}  # of the table's columns
+WIDTHS = {"File": "120px", "Sex": "85px", "90 % interval": "130px", "Notes": "220px"}
 OTHER_WIDTH = "110px"
+NUMBERS = ("Age", "Reference", "Difference")  # the columns that are sorted as such
 # The components that a run changes, in order.
 SHOWN = ("progress", "announced", "downloads", "table", "comparison", "start", "example", "cancel")
 
@@ -257,7 +258,6 @@ def build(predictor: Predictor) -> None:
             downloads = gr.HTML(elem_id="batch-downloads", apply_default_css=False, js_on_load=None)
             results = gr.Dataframe(
                 label="Results",
-                datatype=["str", "str", "number", "str", "number", "number", "str"],
                 interactive=False,
                 visible=False,
                 max_height=480,
@@ -322,5 +322,10 @@ def _buttons(running: bool) -> dict[str, Any]:
 
 def _table(cases: Sequence[Case], unit: str) -> Any:
     table = batch_cards.table(cases, unit)
-    widths = [WIDTHS.get(header.partition(" (")[0], OTHER_WIDTH) for header in table["headers"]]
-    return gr.update(value=table, visible=bool(cases), column_widths=widths)
+    names = [header.partition(" (")[0] for header in table["headers"]]
+    return gr.update(
+        value=table,
+        visible=bool(cases),
+        column_widths=[WIDTHS.get(name, OTHER_WIDTH) for name in names],
+        datatype=["number" if name in NUMBERS else "str" for name in names],
+    )

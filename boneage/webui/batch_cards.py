@@ -72,6 +72,11 @@ class Case:
         return self.age - self.reference
 
     @property
+    def interval(self) -> dict[str, float]:
+        """Its prediction interval: low, high and coverage; empty where there is none."""
+        return (self.assessment or {}).get("interval") or {}
+
+    @property
     def note(self) -> str:
         """Its warnings, or why there is no age."""
         if self.failure is not None:
@@ -155,9 +160,15 @@ def ended(cases: Sequence[Case], total: int, notes: Sequence[str]) -> str:
 
 
 def table(cases: Sequence[Case], unit: str) -> dict[str, Any]:
-    """Headers and rows of the sortable table; without references it has no columns for them."""
+    """Headers and rows of the sortable table, and how its cells look.
+
+    Without intervals or references it has no columns for them.
+    """
     compared = any(case.reference is not None for case in cases)
+    coverage = next((case.interval["coverage"] for case in cases if case.interval), None)
     headers = ["File", "Sex", f"Age ({unit})", "Years and months"]
+    if coverage is not None:
+        headers.append(f"{100 * coverage:g} % interval ({unit})")
     if compared:
         headers += [f"Reference ({unit})", f"Difference ({unit})"]
     rows = []
@@ -168,10 +179,15 @@ def table(cases: Sequence[Case], unit: str) -> dict[str, Any]:
             _rounded(case.age),
             "" if case.age is None else age_in_short(case.age),
         ]
+        if coverage is not None:
+            row.append("{low:.1f} to {high:.1f}".format(**case.interval) if case.interval else "")
         if compared:
             row += [_rounded(case.reference), _rounded(case.difference)]
         rows.append([*row, case.note])
-    return {"headers": [*headers, "Notes"], "data": rows}
+    shown = [
+        [f"{cell:.1f}" if isinstance(cell, float) else cell or "" for cell in row] for row in rows
+    ]
+    return {"headers": [*headers, "Notes"], "data": rows, "metadata": {"display_value": shown}}
 
 
 def comparison(cases: Sequence[Case], unit: str) -> str:
@@ -236,8 +252,8 @@ def as_csv(cases: Sequence[Case], unit: str) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(
-        ["file", "id", "sex", f"age_{unit}", "age", f"reference_{unit}", f"difference_{unit}",
-         "warnings", "failure", "model", "revision"]
+        ["file", "id", "sex", f"age_{unit}", "age", f"low_{unit}", f"high_{unit}", "coverage",
+         f"reference_{unit}", f"difference_{unit}", "warnings", "failure", "model", "revision"]
     )  # fmt: skip
     for case in cases:
         model = case.assessment["model"] if case.assessment else {"id": "", "revision": ""}
@@ -247,6 +263,9 @@ def as_csv(cases: Sequence[Case], unit: str) -> str:
                 *map(_no_formula, [case.file, case.id, case.sex or ""]),
                 _rounded(case.age),
                 "" if case.age is None else age_in_short(case.age).replace("\xa0", " "),
+                _rounded(case.interval.get("low")),
+                _rounded(case.interval.get("high")),
+                case.interval.get("coverage"),
                 _rounded(case.reference),
                 _rounded(case.difference),
                 *map(_no_formula, texts),

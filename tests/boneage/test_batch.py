@@ -323,6 +323,8 @@ def test_summary_by_sex() -> None:
     assert found["F"] == {"n": 1, "mae": 2.0, "ci95": None, "bias": -2.0}
     assert found["M"]["bias"] == 3.0
     assert batch.summary([], [], [], "months") is None
+    for alone in (["F", "F"], ["M", None]):
+        assert batch.summary([10, 20], [12, 17], alone, "months").keys() == {"unit", "all"}
 
 
 def test_junk_among_files_is_left_out(tmp_path: Path) -> None:

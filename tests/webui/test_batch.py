@@ -116,6 +116,7 @@ class TestRun:
         assert named(end)["table"]["value"]["headers"] == [
             "File", "Sex", "Age (months)", "Years and months", "Notes",
         ]  # fmt: skip
+        assert named(end)["table"]["datatype"] == ["str", "str", "number", "str", "str"]
 
     def test_cancel_keeps_what_is_done(self, tiny: Predictor, films: list[str]) -> None:
         visit = Visit(wanted=True)
@@ -230,6 +231,25 @@ class TestCards:
         assert rows[6]["difference_months"] == "-10.0"
         assert rows[6]["age"] == "10 y 0 m"
         assert rows[6]["revision"] == "0123"
+        assert rows[6]["low_months"] == rows[6]["coverage"] == ""
+
+    def test_prediction_intervals(self) -> None:
+        interval = {"low": 110.26, "high": 129.84, "coverage": 0.9}
+        model = {"id": "w", "revision": "0123"}
+        cases = [case(assessment={"model": model, "interval": interval}), case(assessment=None)]
+        (row, without) = csv.DictReader(io.StringIO(batch_cards.as_csv(cases, "months")))
+        assert (row["low_months"], row["high_months"], row["coverage"]) == ("110.3", "129.8", "0.9")
+        assert without["low_months"] == ""
+        table = batch_cards.table(cases, "months")
+        place = table["headers"].index("90 % interval (months)")
+        assert [row[place] for row in table["data"]] == ["110.3 to 129.8", ""]
+
+    def test_ages_are_sorted_as_numbers_and_shown_with_one_decimal(self) -> None:
+        table = batch_cards.table([case(age=120.0, reference=99.0), case(age=None)], "months")
+        assert [row[2] for row in table["data"]] == [120.0, None]
+        shown = table["metadata"]["display_value"]
+        assert [row[2] for row in shown] == ["120.0", ""]
+        assert shown[0][4:6] == ["99.0", "21.0"]
 
     def test_downloads_hold_the_results(self) -> None:
         cases = [case(file="Jörg.png", reference=130.0)]

@@ -174,6 +174,13 @@ def test_fits_a_phone(browser: Browser, server: str, theme: str) -> None:
         assert box
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
+    for picture in page.locator("#batch-comparison img").all():
+        frame = picture.locator("..").bounding_box()
+        box = picture.bounding_box()
+        assert frame
+        assert box
+        assert frame["x"] <= box["x"]
+        assert box["x"] + box["width"] <= frame["x"] + frame["width"]
     for role in ("button", "radio", "link"):
         for control in page.get_by_role(role).all():
             assert control.aria_snapshot().partition('"')[2], control
