@@ -8,6 +8,7 @@ Hand and Wrist. 2nd edition, Stanford University Press 1959 (``brush_foundation_
 from __future__ import annotations
 
 import calendar
+import math
 import re
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -32,6 +33,8 @@ CAUTION = (
     "radiographed from 1931 to 1942. It covers neither other populations nor the error of this "
     "assessment."
 )
+NEAR = 0.05
+"""So near to :data:`NORMAL_SD` an SD score is printed with two decimals, which show its side."""
 _CHILDREN = {"F": "girls", "M": "boys"}
 
 
@@ -58,8 +61,22 @@ class Comparison:
 
     @property
     def z(self) -> float | None:
-        """The difference in SD, to 0.1, so that what is printed is what is judged."""
-        return None if self.sd is None else round(self.difference / self.sd, 1) + 0.0  # no -0.0
+        """The difference in SD, unrounded: this is what is judged."""
+        return None if self.sd is None else self.difference / self.sd
+
+    @property
+    def printed_z(self) -> float | None:
+        """The difference in SD to 0.1; to 0.01 near the limit, and away from it if it is beyond."""
+        if self.z is None:
+            return None
+        size = abs(self.z)
+        if abs(size - NORMAL_SD) > NEAR:
+            size = round(size, 1)
+        elif size > NORMAL_SD:
+            size = max(round(size, 2), NORMAL_SD + 0.01)
+        else:
+            size = round(size, 2)
+        return math.copysign(size, self.z) if size else 0.0
 
     @property
     def sentence(self) -> str:
@@ -68,7 +85,7 @@ class Comparison:
         if apart == "0.0":
             place = "equals"
         else:
-            score = "" if self.z is None else f" ({abs(self.z):.1f} SD)"
+            score = "" if self.printed_z is None else f" ({_score(self.printed_z)} SD)"
             side = "above" if self.difference > 0 else "below"
             place = f"is {apart} months{score} {side}"
         text = f"The bone age {place} the chronological age of "
@@ -102,12 +119,12 @@ class Comparison:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON: months to 0.01, SD score to 0.1; ``sd`` and ``z`` null outside the table."""
+        """JSON: months to 0.01, SD score as printed; ``sd`` and ``z`` null outside the table."""
         return {
             "chronological_age": round(self.chronological_age, 2),
             "difference": round(self.difference, 2),
             "sd": None if self.sd is None else round(self.sd, 2),
-            "z": self.z,
+            "z": self.printed_z,
         }
 
 
@@ -199,6 +216,11 @@ def age_in_months(born: date, examined: date, *, today: date | None = None) -> f
             "25 years."
         )
     return age
+
+
+def _score(z: float) -> str:
+    """The size of a rounded SD score."""
+    return f"{abs(z):.{2 if abs(abs(z) - NORMAL_SD) <= NEAR + 1e-9 else 1}f}"
 
 
 def _months_after(born: date, months: int) -> date:

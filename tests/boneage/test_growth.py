@@ -120,7 +120,8 @@ class TestComparison:
         compared = growth.compare(133.2, 120, "M")
         assert compared.difference == pytest.approx(13.2)
         assert compared.sd == 9.79
-        assert compared.z == 1.3
+        assert compared.z == pytest.approx(13.2 / 9.79)
+        assert compared.printed_z == 1.3
         assert json.loads(json.dumps(compared.to_dict())) == {
             "chronological_age": 120, "difference": 13.2, "sd": 9.79, "z": 1.3,
         }  # fmt: skip
@@ -139,20 +140,35 @@ class TestComparison:
     def test_sentence_where_both_are_equal(self, bone_age: float) -> None:
         compared = growth.compare(bone_age, 120, "F")
         assert compared.sentence.startswith("The bone age equals the chronological age of 10")
-        assert str(compared.z) == "0.0"
+        assert str(compared.printed_z) == "0.0"
 
     @pytest.mark.parametrize(
-        ("z", "reading"),
+        ("z", "printed", "reading"),
         [
-            (0, "within 2 SD"), (2.04, "within 2 SD"), (-2.04, "within 2 SD"),
-            (2.06, "more than 2 SD above"), (-2.06, "more than 2 SD below"),
+            (0.2, "0.2", "within 2 SD"),
+            (1.94, "1.9", "within 2 SD"),
+            (1.96, "1.96", "within 2 SD"),
+            (1.999, "2.00", "within 2 SD"),
+            (2.001, "2.01", "more than 2 SD above"),
+            (2.04, "2.04", "more than 2 SD above"),
+            (2.06, "2.1", "more than 2 SD above"),
         ],
-    )  # fmt: skip
-    def test_reading_judges_what_is_printed(self, z: float, reading: str) -> None:
-        compared = growth.compare(120 + z * 9.79, 120, "M")
-        assert f"{abs(z):.1f} SD" in compared.sentence or z == 0
-        assert compared.reading.startswith(f"By convention, {reading} ")
-        assert ("no diagnosis" in compared.reading) == (abs(z) > 2.05)
+    )
+    def test_reading_judges_the_unrounded_and_its_side_is_printed(
+        self, z: float, printed: str, reading: str
+    ) -> None:
+        for sign, side in ((1, "above"), (-1, "below")):
+            compared = growth.compare(120 + sign * z * 9.79, 120, "M")
+            assert f"({printed} SD) {side}" in compared.sentence
+            assert compared.to_dict()["z"] == sign * float(printed)
+            expected = reading.replace("above", side)
+            assert compared.reading.startswith(f"By convention, {expected} ")
+            assert ("no diagnosis" in compared.reading) == (z > 2)
+
+    def test_two_sd_and_a_little_are_not_within_two(self) -> None:
+        compared = growth.Comparison(140.2, 120, "M", 9.9)
+        assert "(2.04 SD)" in compared.sentence
+        assert "outside the normal range" in compared.reading
 
     def test_no_sd_says_why(self) -> None:
         compared = growth.compare(200, 210, "M")
