@@ -74,7 +74,8 @@ class Pose:
 
     @property
     def _remedy(self) -> str:
-        turn, invert = "turn it upright, fingers up", "invert its grey values"
+        turn = "turn it upright, fingers up (on the page with “Turn and crop”)"
+        invert = "export it with bright bones on a dark ground"
         return " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted)
 
     @property

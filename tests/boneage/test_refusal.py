@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def test_a_pose_is_named_with_what_to_do(learnt: Refusal, pose: int) -> None:
     judged = learnt.judge(drawn(pose, 100, 1))
     assert judged.count((POSES[pose].reason, None)) >= 98
     assert ("turn it upright" in POSES[pose].reason) == bool(POSES[pose].quarters)
-    assert ("invert its grey values" in POSES[pose].reason) == POSES[pose].inverted
+    assert ("export it with bright bones" in POSES[pose].reason) == POSES[pose].inverted
 
 
 def test_a_doubtful_pose_is_a_warning(learnt: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,3 +105,12 @@ def test_a_pose_is_believed_only_where_the_image_is_nearer_to_it(learnt: Refusal
     """An upright hand whose layout looks turned, as beside a large black margin, is assessed."""
     features = Features(drawn(0, 50, 1).content, drawn(1, 50, 1).layout)
     assert learnt.judge(features).count((None, None)) >= 49
+
+
+def test_remedies_can_be_followed_on_the_page(repo_root: Path) -> None:
+    source = (repo_root / "boneage" / "webui" / "framing.py").read_text()
+    (control,) = re.findall(r'gr.Accordion\("([^"]+)"', source)
+    for pose in POSES[1:]:
+        for text in (pose.reason, pose.warning):
+            assert (f"“{control}”" in text) == bool(pose.quarters)
+            assert ("bright bones on a dark ground" in text) == pose.inverted
