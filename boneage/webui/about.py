@@ -41,9 +41,13 @@ age that is given. Votes that lie far apart are a reason for doubt.</dd>
 used, not where a disease is.</dd>
 <dt>Heat map</dt><dd>Grad-CAM: brighter where more raised the age, in hands for the whole-hand vote
 X. It explains the network, not the bones.</dd>
-<dt>Interval</dt><dd>The range that held the reference age of the stated share of cases on which it
-was calibrated. It is missing where the weights come without one; the errors in Results apply
-then.</dd>
+<dt>Prediction interval</dt><dd>The range that held the reference age of the stated share of
+cases on which it was calibrated. It is for one image, so it is wider than the confidence interval
+of a mean error in Results. It is missing where the weights come without one; the errors in Results
+apply then.</dd>
+<dt>SD</dt><dd>Beside a chronological age: the difference from the bone age, in standard deviations
+of the bone ages of Greulich and Pyle's healthy children of that age and sex. By convention, within
+2 SD is the normal range. The error of the assessment is not in it.</dd>
 <dt>Age of an adult</dt><dd>In years, without a sex, beside the mean absolute error that was
 measured for the weights.</dd>
 <dt>Refusal</dt><dd>No age is given, and a sentence says why, where a file cannot be read, shows
@@ -78,11 +82,15 @@ all of it.</p>
 
 client = Client("http://127.0.0.1:7860")  # the address of this page
 client.predict(handle_file("hand.png"), "F", api_name="/hand")
+client.predict([handle_file("films.zip")], handle_file("sexes.csv"), "", api_name="/batch")
 client.predict(handle_file("chest.png"), api_name="/adult")
 </code></pre>
-<p>The answer is the assessment as JSON: age, unit, interval, components, boxes, warnings, the
-reason of a refusal, and the model. Bad input is answered with one sentence. When too many are
-waiting, a call is answered with status 429; try again a minute later.</p>"""
+<p>The sex may be left out where a DICOM file states it. /batch takes a list of radiographs or zips
+of them, a table of sexes (CSV) or None, and the sex for those of which the table says none; it
+answers with assessments, failures and, where there are reference ages, a summary of the errors.
+The answer of the others is the assessment as JSON: age, unit, interval, components, boxes,
+warnings, the reason of a refusal, and the model. Bad input is answered with one sentence. When
+too many are waiting, a call is answered with status 429; try again a minute later.</p>"""
 
 
 def build() -> None:

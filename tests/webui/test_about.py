@@ -69,8 +69,14 @@ def test_version_papers_licence_and_api(page: str, repo_root: Path) -> None:
     assert "Extract Bone Parts Without Human Prior" in shown
     assert "Automatic Whole-body Bone Age Assessment Using Deep Hierarchical Features" in shown
     assert " ".join((repo_root / "NOTICE").read_text().split()) in shown
-    for name in ("hand", "adult"):
+    for name in ("hand", "batch", "adult"):
         assert escape(f'api_name="/{name}"', quote=False) in page
+
+
+def test_every_number_of_a_result_is_explained(page: str) -> None:
+    reading = page[page.index("How to read a result") : page.index("<h2>Privacy")]
+    for term in ("Bone age", "Prediction interval", "SD", "Refusal"):
+        assert f"<dt>{term}</dt>" in reading
 
 
 def test_notice_of_an_installed_package(
