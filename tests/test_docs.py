@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from boneage import __version__, hub
+from boneage.card import FOREIGN, model_card
 from boneage.predictor import released
 
 
@@ -51,6 +52,16 @@ def test_readme_and_card_state_the_adults_error(repo_root: Path, metrics: list[d
     assert f"| {row['measured']:.2f} | {low:.2f} to {high:.2f} |" in (folder / hub.CARD).read_text()
     validation = hub.load_config(folder)["provenance"]["metrics"]["validation_mae"]
     assert f"{validation:.2f} years" in readme
+
+
+@pytest.mark.parametrize("task", ["hand", "adult"])
+def test_cards_are_those_of_config_and_results(task: str, metrics: list[dict]) -> None:
+    folder, config = released(task), hub.load_config(released(task))
+    card = model_card(folder.name, config, metrics)
+    assert (folder / hub.CARD).read_text() == card
+    assert FOREIGN[bool(config.get("refusal"))] in card
+    for band in config["interval"]["bands"] if config.get("interval") else []:
+        assert f"| {band['from']:g} | {band['half_width']:.2f} | {band['cases']} |" in card
 
 
 def test_readme_names_commands_that_exist(repo_root: Path) -> None:
