@@ -66,13 +66,13 @@ def prepare(name: str, out: Path) -> Trainer:
     recipe = recipes.load(name)
     data = datasets.load(DATA)
     preprocess = Preprocess(resolution=299, **recipe.preprocess)
-    cache = build_cache(data, preprocess, out)
-    size = recipe.optimisation.batch_size
-    batches = Batches(data, cache, ["F", "M"], size, recipe.augmentation)
     arguments = {**recipe.arguments, "sexes": 2}
     init = released("hand") / hub.TENSORS
     model, _ = initialised(recipe.architecture, arguments, init, pretrained=False)
     accelerator = Accelerator(mixed_precision=chosen_precision("auto", model, preprocess.size))
+    cache = build_cache(data, preprocess, out, accelerator)
+    size = recipe.optimisation.batch_size
+    batches = Batches(data, cache, ["F", "M"], size, recipe.augmentation)
     return Trainer(
         model,
         recipe,

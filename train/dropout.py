@@ -14,11 +14,14 @@ class Places:
 
     Attributes:
         total: images of the step, over all processes.
-        index: (N,) int64, the place of each image at hand, below ``total``.
+        index: (N,) int64, the place of each image at hand, below ``total``; at first of all.
     """
 
     total: int
-    index: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    index: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = torch.arange(self.total)
 
 
 class SharedDropout(nn.Dropout):
