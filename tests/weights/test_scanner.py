@@ -24,7 +24,6 @@ Hand = tuple[Radiograph, str, float]  # with its sex and its age as assessed, in
 
 EVERY = 20  # of the test radiographs
 FULL_SIZE = {"1380": "M", "1418": "F"}
-BRIGHT = 170  # of 255: what the brightest hundredth of a well exposed hand exceeds
 
 
 @pytest.fixture(scope="module")
@@ -140,14 +139,12 @@ def test_a_film_scanned_finer_gives_the_age_of_its_reduction(
     assert change.max() < 2
 
 
-def test_a_white_collimation_border_on_well_exposed_hands(
-    predictor: Predictor, cases: tuple[Case, ...]
-) -> None:
-    """On dark films it moves the age by far more: white stretches the grey range over itself."""
+def test_a_white_collimation_border(predictor: Predictor, cases: tuple[Case, ...]) -> None:
+    """It hides a part of the film; on dark films it must not take their grey range as well."""
     every = [(images.read(case.path), case.sex or "") for case in cases[::10]]
-    bright = [(r, sex) for r, sex in every if np.percentile(r.pixels, 99) > BRIGHT]
-    assert len(bright) >= 5
-    assert moved(predictor, assessed(predictor, bright), bordered).max() < 4
+    change = moved(predictor, assessed(predictor, every), bordered)
+    assert np.median(change) < 1
+    assert change.max() < 8
 
 
 def test_a_side_marker_in_a_corner(
