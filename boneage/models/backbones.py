@@ -49,7 +49,9 @@ class Backbone(nn.Module):
         for child_name, child in network.named_children():
             if child_name not in ("fc", "classifier", "avgpool", "dropout"):
                 self.add_module(child_name, child)
-        self.channels = self.shapes(self.stride)[-1][0]
+        first = next(m for m in network.modules() if isinstance(m, nn.Linear))  # of the head
+        # torchvision's VGGs flatten 7 x 7 cells, the others average them.
+        self.channels = first.in_features // (49 if name.startswith("vgg") else 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map of ``images``: (N, 3, H, W) -> (N, C, h, w), h and w about H / 32, W / 32."""
