@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module, metadata
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import Row
+from benchmarks.measure import rows_apart
 
 NAMES = (
     "assess", "reading", "folder", "training", "start", "ancestor", "ct_projection",
@@ -52,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_line(HEADER), _line(["---"] * len(HEADER)), sep="\n", flush=True)
     found = {}
     for name in args.names or NAMES:
-        found[name] = run_apart(name, {"count": args.count} if name == "many" else {})
+        found[name] = rows_apart(name, {"count": args.count} if name == "many" else {})
         for row in found[name]:
             print(_line([name, *row.row()]), flush=True)
     if args.json:
@@ -60,21 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = {"machine": machine, "benchmarks": benchmarks}
         args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def run_apart(name: str, options: Mapping[str, Any]) -> list[Row]:
-    """The rows of a benchmark, run in a process of its own."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as process:
-        return process.submit(run, name, options).result()
-
-
-def run(name: str, options: Mapping[str, Any]) -> list[Row]:
-    """The rows of a benchmark, run here."""
-    if name == "visitors":  # a command of its own, which prints what it finds
-        import_module("benchmarks.visitors").main([])
-        return []
-    return list(import_module(f"benchmarks.{name}").run(**options))
 
 
 def describe_machine() -> dict[str, str | int]:

@@ -7,6 +7,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,26 @@ class Figure:
 
 
 Row = Outcome | Figure
+
+
+def rows_apart(name: str, options: Mapping[str, Any]) -> list[Row]:
+    """The rows of a benchmark, run in a process of its own.
+
+    Args:
+        name: of its module in this package.
+        options: arguments of the module's ``run``.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as process:
+        return process.submit(_rows, name, options).result()
+
+
+def _rows(name: str, options: Mapping[str, Any]) -> list[Row]:
+    module = importlib.import_module(f"benchmarks.{name}")
+    if name == "visitors":  # a command of its own, which prints what it finds
+        module.main([])
+        return []
+    return list(module.run(**options))
 
 
 def alternate(
