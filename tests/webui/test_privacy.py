@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,7 +124,9 @@ class TestUploads:
                         while (tmp_path / "hand.png").exists():
                             await asyncio.sleep(0.01)
 
-        asyncio.run(run())
+        # In a thread of its own: the browser of other tests keeps a loop in this one.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, run()).result()
 
     def test_within_the_hour(self) -> None:
         every, age = page.DELETE_CACHE
