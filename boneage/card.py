@@ -66,6 +66,12 @@ PINNING = (
     "`revision=` with a commit of this repository pins the weights; without it they are the "
     "newest.\n"
 )
+COMPARISON = "B2"  # the evaluation's table of the second paper's methods
+ORDER = """\
+The paper's networks start from ImageNet and see whole-body CT. What those measured here started
+from and for how many epochs they were trained stands in the evaluation's table of weights: after a
+few epochs from scratch the order is that of how fast networks learn, and says nothing against the
+paper's. Table S4 has what the connections add to a network that starts from ImageNet."""
 OWN = "S4"  # the evaluation's table of weights that fill no row of a paper's comparison
 OWN_DATA = Source(
     "The folder is not one of the published data sets; who passes the weights on states its terms.",
@@ -169,6 +175,7 @@ def model_card(
         *_validation(provenance),
         *_test(own, config["unit"]),
         *_groups(records),
+        *_order(metrics, config),
         *_intervals(config),
         "## Training\n",
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in provenance.items()
@@ -259,9 +266,11 @@ def _validation(provenance: Mapping[str, Any]) -> list[str]:
     ]
     if not rows:
         return []
+    selecting = provenance.get("selection_images")
+    which = "on which" if selecting is None else f"on {selecting} of which"
     return [
         f"Mean absolute error (MAE) on the {provenance['validation_images']} validation images of "
-        f"{provenance['data']}, on which the weights were selected:\n",
+        f"{provenance['data']}, {which} the weights were selected:\n",
         "| component or sex | MAE |\n|---|---|",
         *rows,
         "",
@@ -296,6 +305,32 @@ def _groups(records: Sequence[Mapping[str, Any]]) -> list[str]:
             f"| {_interval(r['ci95'])} | {r['n']} |"
             for r in rows
         ),
+        "",
+    ]
+
+
+def _order(metrics: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[str]:
+    """Whether the published order of the methods held where all of them were trained anew.
+
+    For weights with the hierarchical features that the comparison is about.
+    """
+    if config["architecture"]["name"] != "hierarchical":
+        return []
+    rows = [r for r in metrics if r["table"] == COMPARISON and r["measured"] is not None]
+    if len(rows) < 2:
+        return []
+    orders = [sorted(rows, key=lambda r: r[value]) for value in ("published", "measured")]
+    held = [r["row"] for r in orders[0]] == [r["row"] for r in orders[1]]
+    told = (
+        "; ".join(f"{r['row']} {r[value]:.2f}" for r in order)
+        for value, order in zip(("published", "measured"), orders, strict=True)
+    )
+    return [
+        f"Does the paper's comparison of methods (table {COMPARISON}) come out in the same order "
+        f"here? {'Yes' if held else 'No'}. MAE in {config['unit']}, the lowest first:\n",
+        *(f"- {name}: {line}" for name, line in zip(("published", "measured"), told, strict=True)),
+        "",
+        ORDER,
         "",
     ]
 

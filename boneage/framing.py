@@ -1,4 +1,4 @@
-"""Which part of a film is assessed, and which way up: what a person corrects before assessment."""
+"""What of a film is assessed, which way up, bones bright: what a person corrects beforehand."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ MAX_CUT = 0.9
 
 @dataclass(frozen=True)
 class Framing:
-    """A rotation, and what is then cut off at each edge.
+    """A rotation, what is then cut off at each edge, and whether black and white are swapped.
 
     Attributes:
         rotation: degrees clockwise, -180 to 180.
         left, top, right, bottom: shares in [0, 1] of the rotated film's width or height.
+        inverted: black and white are swapped, for a film with dark bones.
 
     Raises:
         InputError: for values outside, or if less than a tenth would be left each way.
@@ -31,6 +32,7 @@ class Framing:
     top: float = 0.0
     right: float = 0.0
     bottom: float = 0.0
+    inverted: bool = False
 
     def __post_init__(self) -> None:
         if not -180 <= self.rotation <= 180:
@@ -47,7 +49,7 @@ class Framing:
         for _ in range(quarters % 4):
             cuts = [cuts[3], *cuts[:3]]  # what was below is now at the left
         rotation = (self.rotation + 90 * quarters + 180) % 360 - 180
-        return Framing(rotation, *cuts)
+        return Framing(rotation, *cuts, inverted=self.inverted)
 
     def within(self, left: float, top: float, right: float, bottom: float) -> Framing:
         """This framing with more cut off: shares of the part that it leaves."""
@@ -61,7 +63,7 @@ class Framing:
         )
 
     def apply(self, radiograph: Radiograph) -> Radiograph:
-        """The film turned and cut; the film itself where there is nothing to do.
+        """The film as it is to be assessed; the film itself where there is nothing to do.
 
         A turn by other than quarters keeps the film's size; the corners that come in are as grey
         as the film's edge.
@@ -76,6 +78,8 @@ class Framing:
         rows = slice(round(self.top * height), round((1 - self.bottom) * height))
         columns = slice(round(self.left * width), round((1 - self.right) * width))
         pixels = pixels[rows, columns]
+        if self.inverted:
+            pixels = radiograph.pixels.max() - pixels
         if min(pixels.shape) < MIN_SIDE:
             raise InputError(
                 f"The part that is left is {pixels.shape[1]} x {pixels.shape[0]} px; the shorter "
@@ -95,6 +99,8 @@ class Framing:
         if self.rotation:
             way = "clockwise" if self.rotation > 0 else "anticlockwise"
             parts.append(f"turned by {abs(self.rotation):g}° {way}")
+        if self.inverted:
+            parts.append("black and white swapped")
         if across < 1 or down < 1:
             parts.append(f"cut to {across:.0%} of its width and {down:.0%} of its height")
         return ", ".join(parts)

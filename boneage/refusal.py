@@ -74,9 +74,10 @@ class Pose:
 
     @property
     def _remedy(self) -> str:
-        turn = "turn it upright, fingers up (on the page with “Turn and crop”)"
-        invert = "export it with bright bones on a dark ground"
-        return " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted)
+        turn = "turn it upright, fingers up"
+        invert = "show it with bright bones on a dark ground"
+        steps = " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted)
+        return f"{steps} (on the page under “Turn, crop, invert”)"
 
     @property
     def reason(self) -> str:

@@ -143,7 +143,7 @@ def report(
             grids.append(_comparison(title, found, {}, [_S3]))
             records += found
         if found := _select(further, "S4", dataset):
-            title = f"S4. Weights outside the papers' tables, MAE in {unit}, on {dataset}"
+            title = f"S4. Weights outside the papers' comparisons, MAE in {unit}, on {dataset}"
             grids.append(_comparison(title, found, {}))
             records += found
         if unit == "months":

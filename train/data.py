@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from boneage import images
+from boneage.calibration import calibrates
 from boneage.datasets import Case, LabelledFolder
 from boneage.errors import InputError
 from boneage.transforms import Augmentation, Preprocess
@@ -171,6 +172,9 @@ class Batches(Dataset[Batch]):
             raise InputError(
                 f"{processes} processes cannot share batches of {self.whole} images; start fewer."
             )
+        # The others calibrate the intervals; all of them choose where there is no other.
+        choosing = torch.tensor([not calibrates(case) for case in data.cases])
+        self.choosing = choosing if choosing.any() else ~choosing
         self.start(0)
 
     @property

@@ -69,7 +69,9 @@ class Trainer:
         self.mean, self.sd = batches.ages.mean().item(), batches.ages.std().item()
         self.age_range = age_range
         lowest, highest = age_range
+        selecting = {"selection_images": int(validation.choosing.sum())}
         self.config = config | {
+            "provenance": config.get("provenance", {}) | selecting,
             "preprocess": asdict(preprocess),
             "age": {"mean": self.mean, "sd": self.sd, "lowest": lowest, "highest": highest},
         }
@@ -101,7 +103,7 @@ class Trainer:
             record |= self.validate()
             record["seconds"] = round(self.elapsed)
             self.records.append(record)
-            best = self.schedule.end_epoch(record["validation_mae"])
+            best = self.schedule.end_epoch(record["selection_mae"])
             if self.accelerator.is_main_process:
                 self.keep(record, best)
             self.save_checkpoint()
@@ -184,6 +186,7 @@ class Trainer:
         """MAE of every component of the averaged weights on the validation split.
 
         In fp32 and preprocessed as in assessment: weights are selected on what users will get.
+        They are selected by ``selection_mae``, that of the half that calibrates no interval.
 
         Raises:
             InputError: if it is not finite.
@@ -218,7 +221,8 @@ class Trainer:
             chosen = maes["assembled"][self.validation.sex == index]
             if 0 < len(chosen) < len(maes["assembled"]):
                 record[f"validation_mae_{sex}"] = round(chosen.mean().item(), 3)
-        return record | {"validation_mae": round(mae, 3)}
+        selection = maes["assembled"][self.validation.choosing].mean().item()
+        return record | {"validation_mae": round(mae, 3), "selection_mae": round(selection, 3)}
 
     def keep(self, record: Mapping[str, Any], best: bool) -> None:
         """Write ``metrics.jsonl``, and the weights folder if these are the best so far."""

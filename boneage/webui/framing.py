@@ -1,4 +1,4 @@
-"""The Hand tab's controls to turn and cut the film before it is assessed."""
+"""The Hand tab's controls to turn, cut and invert the film before it is assessed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Controls:
     """The components.
 
     Attributes:
-        fields: rotation in degrees clockwise, and what is cut off at :data:`EDGES` in per cent.
+        fields: rotation in degrees clockwise, what is cut off at :data:`EDGES` in per cent, and
+            whether black and white are swapped.
         anticlockwise, clockwise: turn by a quarter.
         whole: undoes everything.
         drawn: where page.js writes a rectangle drawn on the film: what is cut off at the edges of
@@ -32,7 +33,7 @@ class Controls:
         assess: begins the assessment.
     """
 
-    fields: Sequence[gr.Slider]
+    fields: Sequence[gr.Slider | gr.Checkbox]
     anticlockwise: gr.Button
     clockwise: gr.Button
     whole: gr.Button
@@ -42,7 +43,7 @@ class Controls:
 
 def controls() -> Controls:
     """Lay the controls out, folded."""
-    with gr.Accordion("Turn and crop", open=False, elem_id="hand-framing"):
+    with gr.Accordion("Turn, crop, invert", open=False, elem_id="hand-framing"):
         gr.HTML(
             "<p>Draw a rectangle on the film above, or use the sliders.</p>",
             apply_default_css=False,
@@ -66,9 +67,10 @@ def controls() -> Controls:
             )
             for edge in EDGES
         ]
+        inverted = gr.Checkbox(label="Swap black and white", elem_id="hand-inverted")
         assess = gr.Button("Assess this part", variant="primary", size="sm")
     return Controls(
-        fields=(rotation, *cuts),
+        fields=(rotation, *cuts, inverted),
         anticlockwise=anticlockwise,
         clockwise=clockwise,
         whole=whole,
@@ -77,18 +79,21 @@ def controls() -> Controls:
     )
 
 
-def values(framing: Framing) -> tuple[float, ...]:
+def values(framing: Framing) -> tuple[float | bool, ...]:
     """What the fields of the controls show for a framing."""
-    return (framing.rotation, *(round(100 * getattr(framing, edge)) for edge in EDGES))
+    cuts = (round(100 * getattr(framing, edge)) for edge in EDGES)
+    return (framing.rotation, *cuts, framing.inverted)
 
 
-def move(visit: Visit, rotation: float, *cuts: float) -> tuple[Any, ...]:
+def move(visit: Visit, *fields: float | bool) -> tuple[Any, ...]:
     """The fields were moved; returns what :func:`turn` does, the fields as they are if possible."""
     if visit.path is None:
-        return (gr.skip(),) * (2 + 1 + len(EDGES))
-    card, result, *fields = _reframe(visit, lambda: Framing(rotation, *(cut / 100 for cut in cuts)))
-    moved = tuple(fields) == (rotation, *cuts)  # or a hand that still moves one would lose it
-    return (card, result, *((gr.skip(),) * len(fields) if moved else fields))
+        return (gr.skip(),) * (2 + len(fields))
+    rotation, *cuts, inverted = fields
+    shares = [cut / 100 for cut in cuts]
+    card, result, *shown = _reframe(visit, lambda: Framing(rotation, *shares, inverted=inverted))
+    moved = tuple(shown) == fields  # or a hand that still moves one would lose it
+    return (card, result, *((gr.skip(),) * len(fields) if moved else shown))
 
 
 def turn(quarters: int, visit: Visit) -> tuple[Any, ...]:

@@ -44,7 +44,7 @@ SEX_MISSING = """
 
 FRAMED = """
 <section class="card empty">
-  <h2>The film has been turned or cut</h2>
+  <h2>The film has been changed</h2>
   <p>When it is framed as you want it, press <strong>Assess this part</strong>.</p>
 </section>"""
 

@@ -45,6 +45,13 @@ def test_adults() -> None:
     assert "| assembled | 5.55 |" in card
 
 
+def test_half_of_the_validation_images_selected_the_weights() -> None:
+    weights = config("adult", [], "nih-chest-128")
+    assert "7 validation images of nih-chest-128, on which" in model_card("mine", weights, [])
+    weights["provenance"]["selection_images"] = 4
+    assert "nih-chest-128, on 4 of which the weights" in model_card("mine", weights, [])
+
+
 def test_hands() -> None:
     card = model_card("mine", config("hand", ["F", "M"], "rsna-299"), [])
     assert "rsna-bone-age-non-commercial" in card
@@ -71,6 +78,34 @@ def test_results_outside_the_papers_tables_are_its_own_too() -> None:
     card = model_card("mine", config("adult", [], "nih-chest-128"), [record])
     assert "| S4 mine MAE |  | 6.12 | 5.90 to 6.40 | 100 |" in card
     assert "value: 6.123" in card
+
+
+class TestOrderOfMethods:
+    def card(self, architecture: str, *rows: tuple[str, float, float | None]) -> str:
+        weights = config("adult", [], "nih-chest-128")
+        weights["architecture"] = {"name": architecture, "arguments": {}}
+        records = [
+            RECORD | {"row": row, "published": published, "measured": measured, "weights": "other"}
+            for row, published, measured in rows
+        ]
+        return model_card("mine", weights, records)
+
+    def test_another_than_published(self) -> None:
+        rows = (("VGG", 9.7, 9.84), ("GoogLeNet", 5.5, 14.2), ("connected", 4.9, 10.19))
+        card = self.card("hierarchical", *rows, ("early fusion", 6.9, None))
+        assert "same order here? No." in card
+        assert "- published: connected 4.90; GoogLeNet 5.50; VGG 9.70\n" in card
+        assert "- measured: VGG 9.84; connected 10.19; GoogLeNet 14.20\n" in card
+
+    def test_as_published(self) -> None:
+        card = self.card("hierarchical", ("VGG", 9.7, 9.84), ("connected", 4.9, 9.1))
+        assert "same order here? Yes." in card
+
+    def test_nothing_to_compare(self) -> None:
+        assert "same order" not in self.card("hierarchical", ("VGG", 9.7, 9.8))
+
+    def test_of_other_networks_says_nothing(self) -> None:
+        assert "same order" not in self.card("finetuned", ("VGG", 9.7, 9.8), ("other", 4.9, 9.1))
 
 
 def test_on_the_hub_it_says_how_to_load_it_from_there() -> None:

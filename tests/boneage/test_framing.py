@@ -47,6 +47,14 @@ def test_what_was_done_is_said(film: Radiograph) -> None:
     assert Framing(0, top=0.5).description == "cut to 100% of its width and 50% of its height"
 
 
+def test_inverted(film: Radiograph) -> None:
+    inverted = Framing(inverted=True).apply(film)
+    assert inverted.pixels.dtype == film.pixels.dtype
+    assert (inverted.pixels == film.pixels.max() - film.pixels).all()
+    assert inverted.description == f"{film.description}; black and white swapped"
+    assert Framing(inverted=True).turned(1).inverted
+
+
 def test_turning_keeps_the_part(film: Radiograph) -> None:
     framing = Framing(left=0.1, bottom=0.25)
     before = framing.apply(film).pixels

@@ -50,7 +50,7 @@ def test_a_pose_is_named_with_what_to_do(learnt: Refusal, pose: int) -> None:
     judged = learnt.judge(drawn(pose, 100, 1))
     assert judged.count((POSES[pose].reason, None)) >= 98
     assert ("turn it upright" in POSES[pose].reason) == bool(POSES[pose].quarters)
-    assert ("export it with bright bones" in POSES[pose].reason) == POSES[pose].inverted
+    assert ("show it with bright bones" in POSES[pose].reason) == POSES[pose].inverted
 
 
 def test_a_doubtful_pose_is_a_warning(learnt: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,5 +112,6 @@ def test_remedies_can_be_followed_on_the_page(repo_root: Path) -> None:
     (control,) = re.findall(r'gr.Accordion\("([^"]+)"', source)
     for pose in POSES[1:]:
         for text in (pose.reason, pose.warning):
-            assert (f"“{control}”" in text) == bool(pose.quarters)
+            assert f"“{control}”" in text
+            assert ("turn it upright" in text) == bool(pose.quarters)
             assert ("bright bones on a dark ground" in text) == pose.inverted

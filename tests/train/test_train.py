@@ -184,7 +184,7 @@ class TestRun:
         lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
         records = [json.loads(line) for line in lines]
         assert [r["epoch"] for r in records] == [1, 2, 3]
-        best = min(r["validation_mae"] for r in records)
+        best = min(records, key=lambda r: r["selection_mae"])["validation_mae"]
         config = hub.load_config(tmp_path / "run" / "weights")
         assert config["provenance"]["metrics"]["validation_mae"] == best
 

@@ -342,7 +342,7 @@ def test_every_picture_and_control_has_a_name(page: Page) -> None:
     page.click("button.example >> nth=5")
     page.wait_for_selector(AGE)
     page.get_by_text("Chronological age", exact=True).click()
-    page.get_by_text("Turn and crop").click()
+    page.get_by_text("Turn, crop, invert").click()
     page.wait_for_selector("#hand-crop-left:visible")
     for role in ("button", "radio", "slider", "link", "textbox", "spinbutton", "checkbox", "tab"):
         for control in page.get_by_role(role).all():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from boneage import images
 from boneage.framing import Framing
@@ -28,7 +29,7 @@ def assessed(page: Page) -> Page:
 
 def test_drawn_rectangle_is_what_is_assessed(assessed: Page, predictor: Predictor) -> None:
     page = assessed
-    page.get_by_text("Turn and crop").click()
+    page.get_by_text("Turn, crop, invert").click()
     page.wait_for_selector("#hand-crop-left:visible")
     film = page.locator("#hand-given .frame img")
     film.scroll_into_view_if_needed()
@@ -42,7 +43,7 @@ def test_drawn_rectangle_is_what_is_assessed(assessed: Page, predictor: Predicto
     page.mouse.down()
     page.mouse.move(*at(0.9, 0.8), steps=3)
     page.mouse.up()
-    page.wait_for_selector("#hand-result h2:text-is('The film has been turned or cut')")
+    page.wait_for_selector("#hand-result h2:text-is('The film has been changed')")
     page.get_by_role("button", name="Assess this part").click()
     shown = float(page.wait_for_selector(AGE).get_attribute("value") or "nan")
 
@@ -59,12 +60,28 @@ def test_drawn_rectangle_is_what_is_assessed(assessed: Page, predictor: Predicto
 
 def test_turned_film_is_shown_and_undone(assessed: Page) -> None:
     page = assessed
-    page.get_by_text("Turn and crop").click()
+    page.get_by_text("Turn, crop, invert").click()
     page.get_by_role("button", name="↻ 90°").click()
     page.wait_for_selector("#hand-given :text('turned by 90° clockwise')")
     assert page.locator(AGE).count() == 0
     page.get_by_role("button", name="Undo").click()
     page.wait_for_selector("#hand-given :text('turned')", state="detached")
+    page.get_by_role("button", name="Assess this part").click()
+    page.wait_for_selector(AGE)
+
+
+def test_film_with_dark_bones_is_refused_until_it_is_inverted(
+    page: Page, rsna_test_dir: Path, tmp_path: Path
+) -> None:
+    film = images.read(rsna_test_dir / "images" / "4360.webp")
+    dark = tmp_path / "dark.png"
+    Image.fromarray(film.pixels.max() - film.pixels).save(dark)
+    page.get_by_label("Male", exact=True).check()
+    page.set_input_files("#hand-file input[type=file]", str(dark))
+    page.wait_for_selector("#hand-result :text('Turn, crop, invert')")
+    page.locator("#hand-framing").get_by_text("Turn, crop, invert").click()
+    page.get_by_label("Swap black and white").check()
+    page.wait_for_selector("#hand-given :text('black and white swapped')")
     page.get_by_role("button", name="Assess this part").click()
     page.wait_for_selector(AGE)
 
@@ -147,7 +164,7 @@ def test_phone_needs_no_scrolling_sideways(browser: Browser, server: str) -> Non
     page.goto(server)
     page.click("button.example >> nth=3")
     page.wait_for_selector(AGE)
-    page.get_by_text("Turn and crop").click()
+    page.get_by_text("Turn, crop, invert").click()
     page.get_by_text("Chronological age", exact=True).click()
     page.wait_for_selector("#hand-crop-left:visible")
     assert page.evaluate("document.documentElement.scrollWidth") == 390

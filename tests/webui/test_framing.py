@@ -19,8 +19,8 @@ def visit(rsna_test_dir: Path) -> hand.Visit:
 
 
 def test_moved_fields_reframe_the_film(visit: hand.Visit) -> None:
-    card, result, *fields = framing.move(visit, -90, 10, 0, 0, 25)
-    assert fields == [gr.skip()] * 5  # they are where they are to be
+    card, result, *fields = framing.move(visit, -90, 10, 0, 0, 25, False)
+    assert fields == [gr.skip()] * 6  # they are where they are to be
     assert visit.framing == Framing(-90, left=0.1, bottom=0.25)
     assert "turned by 90° anticlockwise" in card
     assert "90% of its width and 75% of its height" in card
@@ -28,40 +28,40 @@ def test_moved_fields_reframe_the_film(visit: hand.Visit) -> None:
 
 
 def test_buttons_turn_and_undo(visit: hand.Visit) -> None:
-    framing.move(visit, 5, 10, 0, 0, 0)
+    framing.move(visit, 5, 10, 0, 0, 0, True)
     _, _, *fields = framing.turn(1, visit)
-    assert fields == [95, 0, 10, 0, 0]
+    assert fields == [95, 0, 10, 0, 0, True]
     _, _, *fields = framing.undo(visit)
-    assert fields == [0, 0, 0, 0, 0]
+    assert fields == [0, 0, 0, 0, 0, False]
     assert visit.framing == WHOLE
 
 
 def test_impossible_fields_go_back(visit: hand.Visit) -> None:
-    framing.move(visit, 0, 60, 0, 0, 0)
-    _, result, *fields = framing.move(visit, 0, 60, 0, 60, 0)
+    framing.move(visit, 0, 60, 0, 0, 0, False)
+    _, result, *fields = framing.move(visit, 0, 60, 0, 60, 0, False)
     assert "cannot be framed" in result
-    assert fields == [0, 60, 0, 0, 0]
+    assert fields == [0, 60, 0, 0, 0, False]
 
 
 def test_rectangles_are_drawn_within_what_is_shown(visit: hand.Visit) -> None:
     framing.draw(visit, "0.5 0 0 0 1")
     _, _, *fields = framing.draw(visit, "0 0.25 0.5 0 1")
-    assert fields == [0, 50, 25, 25, 0]
+    assert fields == [0, 50, 25, 25, 0, False]
 
 
 @pytest.mark.parametrize("drawn", ["", "0.1 0.2", "a b c d 1", "0.5 0 0.5 0 1", "0 -1 0 0 1"])
 def test_impossible_framing_is_explained_and_changes_nothing(visit: hand.Visit, drawn: str) -> None:
-    framing.move(visit, 0, 10, 0, 0, 0)
+    framing.move(visit, 0, 10, 0, 0, 0, False)
     _, result, *fields = framing.draw(visit, drawn)
     assert "cannot be framed" in result
-    assert fields == [0, 10, 0, 0, 0]
+    assert fields == [0, 10, 0, 0, 0, False]
 
 
 def test_without_a_film_nothing_happens() -> None:
     visit = hand.Visit()
     given, result, *fields = framing.turn(1, visit)
     assert given == result == gr.skip()
-    assert fields == [0, 0, 0, 0, 0]
+    assert fields == [0, 0, 0, 0, 0, False]
     assert framing.begin(visit, "F") == gr.skip()
 
 
