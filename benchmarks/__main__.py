@@ -16,7 +16,7 @@ from benchmarks.measure import rows_apart
 NAMES = (
     "assess", "reading", "folder", "training", "start", "ancestor", "ct_projection",
 )  # fmt: skip
-SLOW = ("many", "visitors", "precision")  # run only by name
+SLOW = ("many", "precision")  # run only by name
 HEADER = ("benchmark", "what", "measured", "floor", "ratio", "target", "met")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "nibabel", "pillow", "imagecodecs", "gradio")
 
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument(
         "names", nargs="*", metavar="NAME",
         help=f"of {', '.join(NAMES)} (default: all of these); by name only, as they take long: "
-        f"{', '.join(SLOW)}",
+        f"{', '.join(SLOW)}; visitors of the page are a command of their own, "
+        "python -m benchmarks.visitors",
     )  # fmt: skip
     p.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
     p.add_argument(
@@ -52,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found[name] = rows_apart(name, {"count": args.count} if name == "many" else {})
         for row in found[name]:
             print(_line([name, *row.row()]), flush=True)
-    if args.json:
-        benchmarks = {name: [row.record() for row in rows] for name, rows in found.items()}
-        content = {"machine": machine, "benchmarks": benchmarks}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if args.json:  # after each, so that nothing is lost if the next one fails
+            benchmarks = {name: [row.record() for row in rows] for name, rows in found.items()}
+            content = {"machine": machine, "benchmarks": benchmarks}
+            args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

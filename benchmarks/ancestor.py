@@ -37,7 +37,9 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
 
         def ours() -> Tensor:
             boxes = agent.propose(scores).boxes[:, :used]
-            return crop_parts(images[:, :1], boxes, network.part_size)
+            parts = crop_parts(images[:, :1], boxes, network.part_size)
+            parts = parts.expand(-1, images.shape[1], -1, -1)
+            return parts.contiguous(memory_format=torch.channels_last)
 
         seconds = alternate(
             {
@@ -46,6 +48,7 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
                 "our stage": ours,
                 "their stage": lambda: parts_of(network, images, scores),
                 "their plain stage": lambda: parts_of(network, images, scores, crop_plainly),
+                "their least": lambda: parts_of(network, images[:, :1], scores, count=used),
             },
             repeats,
         )
@@ -63,12 +66,16 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
         Measurement("the ancestor's way, the same pixels", seconds["their stage"]),
         at_least=STAGE,
     )
-    # Without a target, as the pixels are not the same.
-    yield Outcome(
-        subject,
-        Measurement(ours, seconds["our stage"]),
-        Measurement("the ancestor's way, its own resizing", seconds["their plain stage"]),
-    )
+    # Without a target: other pixels, and less than the ancestor does.
+    for what, stage in (
+        ("its own resizing", "their plain stage"),
+        (f"{used} parts of one channel in place of {agent.parts} of three", "their least"),
+    ):
+        yield Outcome(
+            subject,
+            Measurement(ours, seconds["our stage"]),
+            Measurement(f"the ancestor's way, {what}", seconds[stage]),
+        )
 
 
 def untrained(size: int) -> ARCNN:
@@ -104,22 +111,30 @@ def forward(network: ARCNN, images: Tensor, sex: Tensor) -> ARCNNOutput:
 
 
 def parts_of(
-    network: ARCNN, images: Tensor, scores: Tensor, crop: Crop | None = None
+    network: ARCNN,
+    images: Tensor,
+    scores: Tensor,
+    crop: Crop | None = None,
+    count: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All M parts (N * M, 3, P, P) of images, their boxes (N, M, 4) and their anchors (N, M)."""
+    """All M parts (N * M, C, P, P) of images, their boxes (N, M, 4) and their anchors (N, M).
+
+    With ``count`` so many in place of all M.
+    """
     import torch
 
     crop = crop or crop_alike
     agent, side = network.attention, network.part_size
+    count = count or agent.parts
     anchors = agent.anchors.numpy()
     chosen = torch.from_numpy(
-        np.stack([suppress(anchors, values, agent.parts) for values in scores.numpy()])
+        np.stack([suppress(anchors, values, count) for values in scores.numpy()])
     )
     boxes = agent.anchors[chosen]
-    parts = torch.zeros(len(images) * agent.parts, images.shape[1], side, side)
+    parts = torch.zeros(len(images) * count, images.shape[1], side, side)
     for i in range(len(images)):
-        for j in range(agent.parts):
-            parts[i * agent.parts + j] = crop(images[i : i + 1], boxes[i, j], side)[0]
+        for j in range(count):
+            parts[i * count + j] = crop(images[i : i + 1], boxes[i, j], side)[0]
     return parts, boxes, chosen
 
 

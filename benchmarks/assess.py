@@ -37,13 +37,14 @@ def run(repeats: int = 15) -> Iterator[Outcome]:
         }
         seconds = alternate(tasks, rounds)
         many = "a radiograph of 299 px" if count == 1 else f"{count} radiographs of 299 px"
+        many += f", {predictor.precision}"
         floor = Measurement("backbone as trained", seconds["bare"])
         folded = Measurement("backbone, normalisation folded", seconds["folded"])
         for what in ("assessed", "with its heat map"):
             yield Outcome(many, Measurement(what, seconds[what]), floor, at_most=TARGET)
         yield Outcome(many, Measurement("assessed", seconds["assessed"]), folded)
     alone = backbone_alone(bare, predictor, 1)
-    size = f"a film of {film.width} x {film.height} px"
+    size = f"a film of {film.width} x {film.height} px, {predictor.precision}"
     seconds = alternate(
         {
             "assessed": lambda: predictor.assess(film, "F"),

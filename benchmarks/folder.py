@@ -1,9 +1,11 @@
-"""A folder of radiographs, read, assessed and written, beside the backbone alone."""
+"""Radiographs read, assessed and written, by folder and by evaluation, and the backbone alone."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.assess import DATA, backbone_alone, released_backbone
@@ -11,6 +13,7 @@ from benchmarks.measure import Measurement, Outcome, alternate
 
 BATCH = 16
 TARGET = 0.9
+FOLDED = "backbone, normalisation folded"
 
 
 def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
@@ -20,17 +23,24 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
         repeats: measured runs.
         most: take only so many radiographs.
     """
-    from boneage import batch
+    from boneage import batch, datasets
     from boneage.ledger import Ledger
     from boneage.predictor import Predictor
+    from evaluate.cases import Writer
+    from evaluate.processes import Processes
+    from evaluate.published import filled_cells
+    from evaluate.run import Dataset, assess_cases, lines_of
 
     predictor = Predictor.load(device="cpu")
     files = sorted((DATA / "rsna-test" / "images").iterdir())[:most]
     items = [batch.Item(source, "F") for source in batch.sources(files)]
     whole, rest = divmod(len(items), BATCH)
-    bare = released_backbone()
-    batches = [backbone_alone(bare, predictor, BATCH)] * whole
-    batches += [backbone_alone(bare, predictor, rest)] * bool(rest)
+    backbones = {"backbone as trained": released_backbone(), FOLDED: predictor.model.backbone}
+    floors = {
+        name: [backbone_alone(backbone, predictor, BATCH)] * whole
+        + [backbone_alone(backbone, predictor, rest)] * bool(rest)
+        for name, backbone in backbones.items()
+    }
 
     def assess() -> None:
         with (
@@ -41,14 +51,23 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
                 for outcome in outcomes:
                     ledger.add(outcome)
 
-    def floor() -> None:
+    cells = filled_cells(predictor.config, predictor.id)
+    folder = datasets.load(DATA / "rsna-test")
+    test = Dataset("rsna-test/test", replace(folder, cases=folder.cases[:most]))
+
+    def evaluate() -> None:
+        with tempfile.TemporaryDirectory() as out, Writer(Path(out), patients=False) as writer:
+            for outcomes in assess_cases(test, predictor, BATCH, Processes()):
+                writer.write(lines_of(outcomes, test, predictor.id, cells))
+
+    def floor(batches: Sequence[Callable[[], None]]) -> None:
         for compute in batches:
             compute()
 
-    seconds = alternate({"assess": assess, "floor": floor}, repeats)
-    yield Outcome(
-        f"{len(items)} files of 299 px, batches of {BATCH}",
-        Measurement("read, assessed, written to disk", seconds["assess"]),
-        Measurement("backbone as trained", seconds["floor"]),
-        at_least=TARGET,
-    )
+    tasks = {"assess": assess, "evaluate": evaluate}
+    seconds = alternate({**tasks, **{k: partial(floor, v) for k, v in floors.items()}}, repeats)
+    subject = f"{len(items)} files of 299 px, batches of {BATCH}, {predictor.precision}"
+    for task, done in (("assess", "boneage assess"), ("evaluate", "evaluate")):
+        measured = Measurement(f"{done}: read, assessed, written to disk", seconds[task])
+        for name, target in (("backbone as trained", TARGET), (FOLDED, None)):
+            yield Outcome(subject, measured, Measurement(name, seconds[name]), at_least=target)

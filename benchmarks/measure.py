@@ -128,11 +128,7 @@ def rows_apart(name: str, options: Mapping[str, Any]) -> list[Row]:
 
 
 def _rows(name: str, options: Mapping[str, Any]) -> list[Row]:
-    module = importlib.import_module(f"benchmarks.{name}")
-    if name == "visitors":  # a command of its own, which prints what it finds
-        module.main([])
-        return []
-    return list(module.run(**options))
+    return list(importlib.import_module(f"benchmarks.{name}").run(**options))
 
 
 def alternate(

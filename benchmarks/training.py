@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Measurement, Outcome, alternate
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from train.loop import Trainer
 
 DATA = Path(__file__).parents[1] / "data" / "rsna-test"
@@ -21,33 +23,41 @@ STEP, LOADER = 0.85, 2.0  # targets
 
 def run(repeats: int = 5) -> Iterator[Outcome]:
     """The recipes of the released weights, in the precision that a training would take here."""
+    from accelerate.state import AcceleratorState
+
     from train.__main__ import keep_freed_memory
 
     keep_freed_memory()  # as a training does
     for name, summary in RECIPES.items():
         with tempfile.TemporaryDirectory() as folder:
             yield from steps_of(prepare(name, Path(folder)), summary, repeats)
+        AcceleratorState._reset_state()  # the next recipe may compute in another precision
 
 
 def steps_of(trainer: Trainer, summary: str, repeats: int) -> Iterator[Outcome]:
-    """The step and the loader of a training."""
+    """The step and the loader of a training; the loader makes images ready for the network."""
     from torch.utils.data import DataLoader
 
     loader = DataLoader(trainer.batches, batch_size=None)
     batches = chain.from_iterable(repeat(loader))  # epoch after epoch
+    model = prepared_model(trainer)
     seconds = alternate(
         {
-            "step": lambda: trainer.train_step(next(batches)),
-            "bare": bare_step(trainer),
-            "loader": lambda: [None for _ in loader],
+            "step": complete(trainer, lambda: trainer.train_step(next(batches))),
+            "bare": complete(trainer, bare_step(trainer, model)),
+            "loader": complete(trainer, lambda: [trainer.images_of(batch) for batch in loader]),
         },
         repeats,
     )
-    subject = f"{summary}, {trainer.batches.batch_size} images of {trainer.preprocess.size} px"
+    precision = trainer.accelerator.mixed_precision.replace("no", "fp32")
+    subject = (
+        f"{summary}, {trainer.batches.batch_size} images of {trainer.preprocess.size} px, "
+        f"{precision}"
+    )
     bare = Measurement("forward, loss, backward, AdamW", seconds["bare"])
     step = Measurement("loaded, augmented, step, averaged weights", seconds["step"])
     yield Outcome(subject, step, bare, at_least=STEP)
-    each = Measurement("a batch loaded", seconds["loader"] / len(loader))
+    each = Measurement("a batch loaded and augmented", seconds["loader"] / len(loader))
     yield Outcome(subject, each, bare, at_least=LOADER)
 
 
@@ -86,21 +96,39 @@ def prepare(name: str, out: Path) -> Trainer:
     )
 
 
-def bare_step(trainer: Trainer) -> Callable[[], None]:
-    """The floor: the same network and optimiser on images that are ready."""
+def complete(trainer: Trainer, function: Callable[[], Any]) -> Callable[[], None]:
+    """The function, ended when an accelerator has done what it was asked to."""
     import torch
 
+    def run() -> None:
+        function()
+        if trainer.accelerator.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    return run
+
+
+def prepared_model(trainer: Trainer) -> nn.Module:
+    """A copy of the network, both as an epoch of training begins with them."""
     from boneage.models.backbones import freeze_batch_norm
+
+    model = copy.deepcopy(trainer.raw)
+    for network in (model, trainer.model):
+        network.train()
+        if trainer.recipe.optimisation.freeze_batch_norm:
+            freeze_batch_norm(network)
+    return model
+
+
+def bare_step(trainer: Trainer, model: nn.Module) -> Callable[[], None]:
+    """The floor: a network and the same optimiser on images that are ready."""
+    import torch
+
     from train.loop import parameter_groups
 
     settings = trainer.recipe.optimisation
-    model = copy.deepcopy(trainer.raw).train()
-    trainer.model.train()
-    if settings.freeze_batch_norm:
-        freeze_batch_norm(model)
-        freeze_batch_norm(trainer.model)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=1e-5)
-    batch = trainer.batches[0]
+    batch = trainer.batches[0].to(trainer.accelerator.device)
     images = trainer.preprocess.finish(trainer.preprocess.resize(batch.images))
     images = images.contiguous(memory_format=torch.channels_last)
     ages = (batch.ages - trainer.mean) / trainer.sd

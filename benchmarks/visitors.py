@@ -23,6 +23,7 @@ import httpx
 import numpy as np
 
 from benchmarks.__main__ import describe_machine
+from benchmarks.measure import memory_mb
 
 ROOT = Path(__file__).parents[1]
 PAUSE = 1.0  # s between a visitor's assessments
@@ -174,7 +175,7 @@ def run(visitors: int, seconds: float, films: list[Path], log: Log) -> None:
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            memory = _memory_mb(process.pid)
+            memory = memory_mb(process=process.pid)
             if memory is not None:
                 log.memory.append((time.perf_counter() - start, memory))
             for thread in threads:
@@ -207,18 +208,8 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             if httpx.get(f"{url}/config", timeout=START).status_code == 200:
                 return
         except httpx.TransportError:
-            time.sleep(0.2)
+            time.sleep(0.02)
     raise RuntimeError("the page did not start")
-
-
-def _memory_mb(process: int) -> float | None:
-    """Resident memory by Linux' /proc; None on other systems."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return None
-    (kilobytes,) = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
-    return int(kilobytes) * 1024 / 1e6
 
 
 def main(arguments: list[str] | None = None) -> int:

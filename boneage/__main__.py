@@ -251,7 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_card(args: argparse.Namespace) -> int:
     """``boneage card``."""
     from boneage import hub
-    from boneage.card import model_card, read_metrics
+    from boneage.card import model_card
+    from boneage.measured import read_metrics
     from boneage.predictor import name_of
 
     config = hub.load_config(args.weights)
@@ -282,7 +283,8 @@ def run_fuse(args: argparse.Namespace) -> int:
 def run_push(args: argparse.Namespace) -> int:
     """``boneage push``."""
     from boneage import hub
-    from boneage.card import model_card, read_metrics
+    from boneage.card import model_card
+    from boneage.measured import read_metrics
     from boneage.predictor import name_of
 
     config, metrics = hub.load_config(args.weights), read_metrics(args.results)
@@ -376,7 +378,7 @@ def assess_items(
 
     from boneage import batch
     from boneage.ledger import Failures, Ledger, write_csv, write_json
-    from boneage.measured import measured_error, recorded_metrics
+    from boneage.measured import measured_error, read_metrics
 
     failed = 0
 
@@ -386,7 +388,7 @@ def assess_items(
         print(f"boneage: {item.source.file}: {reason}", file=sys.stderr)
 
     wanted = ((".png", ".pdf") if args.report else (".png",)) if args.out else ()
-    error = measured_error(predictor, recorded_metrics()) if args.report else ""
+    error = measured_error(predictor, read_metrics()) if args.report else ""
     with Ledger(folder, predictor.id, predictor.revision, wanted) as ledger:
         failures = Failures(folder)
         pending = [item for item in items if not ledger.holds(item)]

@@ -10,11 +10,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from boneage import bundled
-from boneage.errors import InputError
 from boneage.models.registry import MODELS
 
 
@@ -109,25 +106,6 @@ An image of another kind than the training images is not recognised as such: it 
 An image unlike the training images is refused. Not every image of another kind is recognised: one
   that is not gets an age that means nothing.""",
 }
-
-
-def read_metrics(results: Path | None = None) -> list[dict[str, Any]]:
-    """The records of an evaluation.
-
-    Args:
-        results: folder that ``python -m evaluate --out`` wrote; left out, the one that comes with
-            the project, if there is one.
-
-    Raises:
-        InputError: if the given folder holds none.
-    """
-    folder = results or bundled.folder("results")
-    try:
-        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        if results is None:
-            return []
-        raise InputError(f"{folder.name} holds no readable metrics.json.") from None
 
 
 def model_card(

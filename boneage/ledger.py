@@ -9,6 +9,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from boneage.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 LEDGER = "assessments.jsonl"
 FAILURES = "failures.csv"
+LOCK = ".assessments.lock"  # goes with the process that holds it, however that ends
 BEFORE = ("id", "task", "sex", "age", "unit")
 INTERVAL = ("low", "high", "coverage")
 AFTER = ("warnings", "refused", "model", "revision")
@@ -35,7 +38,8 @@ class Ledger:
         wanted: endings of the files, named as the picture, that are to lie beside it.
 
     Raises:
-        InputError: the folder holds assessments by other weights, or a damaged ledger.
+        InputError: the folder holds assessments by other weights, or a damaged ledger, or another
+            run writes into it.
     """
 
     def __init__(self, folder: Path, model: str, revision: str, wanted: Sequence[str] = ()) -> None:
@@ -47,18 +51,30 @@ class Ledger:
         self._pictures: dict[str, str] = {}
         self._taken: set[str] = set()
         self.components: dict[str, None] = {}  # in order, without repetition
+        self._lock = FileLock(folder / LOCK)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(
+                f"Another run is writing into {folder.name}: wait for it, or choose another folder."
+            ) from None
         self._file = self._path.open("a+b")
         try:
             self._read(folder.name, model, revision)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write."""
         self._file.close()
+        self._lock.release()
 
     def holds(self, item: Item) -> bool:
         """Whether the file was assessed as it is, with the sex that is given now.

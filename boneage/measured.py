@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage import bundled
+from boneage.errors import InputError
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
 
 
-def recorded_metrics() -> list[dict[str, Any]]:
-    """The records of the evaluation that comes with the project; none where it does not."""
+def read_metrics(results: Path | None = None) -> list[dict[str, Any]]:
+    """The records of an evaluation.
+
+    Args:
+        results: folder that ``python -m evaluate --out`` wrote; left out, the one that comes with
+            the project, if there is one.
+
+    Raises:
+        InputError: if the given folder holds none.
+    """
+    folder = results or bundled.folder("results")
     try:
-        text = (bundled.folder("results") / "metrics.json").read_text(encoding="utf-8")
-        return json.loads(text)
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []
+        if results is None:
+            return []
+        raise InputError(f"{folder.name} holds no readable metrics.json.") from None
 
 
 def measured_error(predictor: Predictor, records: Sequence[Mapping[str, Any]]) -> str:

@@ -238,7 +238,7 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     started, clock = datetime.now(UTC), time.monotonic()
     folder = datasets.load(args.data)
     dataset = Dataset(f"{folder.name}/test", folder.split("test"))
-    predictor = Predictor.load(args.weights)
+    predictor = Predictor.load(args.weights, precision="fp32")
     rows = assess(dataset, predictor, label(predictor))
     write_rows(args.out / CASES, rows)
     write_json(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from boneage.batch import THREADS
 from boneage.errors import InputError
 from evaluate import described, heat_maps, ossification, refusal
 from evaluate.cases import (
@@ -148,8 +149,8 @@ def evaluate(
                     continue
                 name = label(predictor)
                 assessed: list[Case] = []
-                for outcomes in _assess(dataset, predictor, batch_size, processes):
-                    lines = _lines(outcomes, dataset, name, cells[name])
+                for outcomes in assess_cases(dataset, predictor, batch_size, processes):
+                    lines = lines_of(outcomes, dataset, name, cells[name])
                     filled |= {(x.table, x.row, x.column) for x in lines if isinstance(x, CaseRow)}
                     assessed += [x.case for x in outcomes if x.refused is None]
                     if writer:
@@ -167,7 +168,7 @@ def evaluate(
         for item in annotated:
             for predictor in filter(ossification.has_boxes, predictors):
                 name = label(predictor)
-                batches = _assess(item.dataset, predictor, batch_size, processes)
+                batches = assess_cases(item.dataset, predictor, batch_size, processes)
                 outcomes = [outcome for batch in batches for outcome in batch]
                 if writer:
                     for outcome in outcomes:
@@ -252,7 +253,7 @@ def label(predictor: Assessor) -> str:
     return f"{predictor.id}@{predictor.revision}" if predictor.revision else predictor.id
 
 
-def _assess(
+def assess_cases(
     dataset: Dataset, predictor: Assessor, batch_size: int, processes: Processes
 ) -> Iterator[list[Outcome]]:
     """The outcomes of all cases in order of id, in every process, some batches at a time."""
@@ -267,32 +268,29 @@ def _assess(
         total=len(cases), unit="case", desc=f"{dataset.name}, {predictor.id}",
         disable=processes.rank != 0,
     )  # fmt: skip
-    with bar, ThreadPoolExecutor(1) as ahead:
+    with bar, ThreadPoolExecutor(THREADS) as ahead:
         mine = batches[processes.rank :: processes.count]
-        reading = ahead.submit(_read, mine[0]) if mine else None
+        reading = [ahead.submit(_read, case) for case in mine[0]] if mine else []
         for turn in range(-(-len(batches) // processes.count)):
             done: list[Outcome] = []
-            if turn < len(mine) and reading is not None:
-                images = reading.result()
+            if turn < len(mine):
+                images = [image.result() for image in reading]
                 if turn + 1 < len(mine):  # decode the next batch while this one is computed
-                    reading = ahead.submit(_read, mine[turn + 1])
+                    reading = [ahead.submit(_read, case) for case in mine[turn + 1]]
                 done = _assess_batch(mine[turn], images, predictor, batch_size)
             gathered = [outcome for part in processes.gather(done) for outcome in part]
             bar.update(len(gathered))
             yield gathered
 
 
-def _read(cases: Sequence[Case]) -> list[Radiograph | str]:
-    """The images, or the reason why one cannot be read."""
+def _read(case: Case) -> Radiograph | str:
+    """The image, or the reason why it cannot be read."""
     from boneage import images
 
-    found: list[Radiograph | str] = []
-    for case in cases:
-        try:
-            found.append(images.read(case.path, id=case.id))
-        except InputError as error:
-            found.append(str(error))
-    return found
+    try:
+        return images.read(case.path, id=case.id)
+    except InputError as error:
+        return str(error)
 
 
 def _assess_batch(
@@ -330,9 +328,10 @@ def _outcomes(
     ]
 
 
-def _lines(
+def lines_of(
     outcomes: Sequence[Outcome], dataset: Dataset, weights: str, cells: Sequence[Cell]
 ) -> list[CaseRow | AssessmentRow | BoxRow]:
+    """What the files of an evaluation keep of outcomes by weights that fill these cells."""
     place = {"dataset": dataset.name, "weights": weights}
     return [
         line

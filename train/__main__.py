@@ -193,9 +193,6 @@ def run(args: argparse.Namespace) -> int:
     buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buffers])
 
-    if accelerator.is_main_process:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     # Larger images than twice the input would only be shrunk without antialiasing later.
     resolution = min(resolution_of(training), 2 * recipe.preprocess["size"])
     preprocess = Preprocess(resolution=resolution, **recipe.preprocess)
@@ -258,6 +255,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if resuming:
         trainer.resume()
+    elif accelerator.is_main_process:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     trainer.train()
     if args.push and accelerator.is_main_process:
         push(args.out / "weights", args.push, args.private)

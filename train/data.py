@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def _cache_name(cases: Sequence[Case], preprocess: Preprocess) -> str:
 def _decode(file: Path, cases: Sequence[Case], preprocess: Preprocess, quiet: bool) -> None:
     shape = (len(cases), preprocess.resolution, preprocess.resolution)
     # Runs that start together each make their own, and the last one stays.
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    temporary = file.with_name(f"{file.name}.{uuid4().hex}")
     pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
 
     def decode(index: int) -> None:
@@ -127,6 +127,11 @@ class Batch:
         return self.pixels.float() / 255
 
 
+def _seed_of(case: Case) -> int:
+    """Of the id, so that images added or left out change no other image's augmentation."""
+    return int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:8])
+
+
 class Batches(Dataset[Batch]):
     """The batches of an epoch, each made at once from the cache.
 
@@ -164,6 +169,7 @@ class Batches(Dataset[Batch]):
         self.augmentation = augmentation
         self.seed = seed
         self.rank, self.processes = rank, processes
+        self.seeds = [_seed_of(case) for case in data.cases]
         self.ages = torch.tensor([case.age for case in data.cases], dtype=torch.float32)
         self.sex = torch.zeros(len(data.cases), dtype=torch.int64)
         if sexes:
@@ -207,7 +213,9 @@ class Batches(Dataset[Batch]):
         index = index[start:end]
         draws = np.zeros((len(index), Augmentation.DRAWS), np.float32)
         if self.augmentation is not None:
-            draws = np.stack([self.augmentation.draw(self.seed, self.epoch, i) for i in index])
+            draws = np.stack(
+                [self.augmentation.draw(self.seed, self.epoch, self.seeds[i]) for i in index]
+            )
         return Batch(
             torch.from_numpy(np.stack([self.cache[i] for i in index]))[:, None],
             torch.from_numpy(draws),

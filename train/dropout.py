@@ -41,7 +41,7 @@ class SharedDropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop features of ``input``, (N, ...), in training."""
-        if not self.training:
+        if not (self.training and self.p):
             return input
         size = (self.places.total, *input.shape[1:])
         kept = torch.rand(size, device=input.device)[self.places.index] >= self.p

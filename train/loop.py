@@ -22,6 +22,7 @@ from boneage import hub
 from boneage.card import model_card
 from boneage.errors import InputError
 from boneage.models.backbones import freeze_batch_norm
+from boneage.precision import computing_in
 from boneage.transforms import Preprocess
 from train.data import Batch, Batches
 from train.dropout import Places, share_dropout
@@ -137,7 +138,7 @@ class Trainer:
         self.elapsed += took
         sums = {name: self.accelerator.reduce(value) for name, value in sums.items()}
         losses = {f"loss_{k}": round(v.item() / len(self.batches), 5) for k, v in sums.items()}
-        speed = len(self.batches) * self.batches.batch_size / took
+        speed = len(self.batches) * self.batches.whole / took
         return {"step": self.step, "images_per_second": round(speed, 1), **losses}
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -170,9 +171,7 @@ class Trainer:
         # Dropout depends on seed, step and place alone, so a resumed run repeats it.
         torch.manual_seed(hash((self.batches.seed, self.step)))
         self.places.index = batch.places
-        size, margin = self.preprocess.size, self.preprocess.margin
-        images = self.recipe.augmentation.apply(batch.images, batch.draws, size, margin)
-        images = self.preprocess.finish(images).contiguous(memory_format=torch.channels_last)
+        images = self.images_of(batch)
         with self.accelerator.autocast():
             output = self.model(images, batch.sex)
             losses = self.raw.loss(output, (batch.ages - self.mean) / self.sd)
@@ -180,6 +179,12 @@ class Trainer:
         processes = self.accelerator.num_processes
         self.accelerator.backward(processes * share * sum(losses.values()))
         return {name: share * loss.detach() for name, loss in losses.items()}
+
+    def images_of(self, batch: Batch) -> Tensor:
+        """The batch's images, augmented and ready for the network, (N, 3, S, S)."""
+        size, margin = self.preprocess.size, self.preprocess.margin
+        images = self.recipe.augmentation.apply(batch.images, batch.draws, size, margin)
+        return self.preprocess.finish(images).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, Any]:
@@ -204,7 +209,9 @@ class Trainer:
             images = self.preprocess.finish(self.preprocess.resize(batch.images))
             images = images.contiguous(memory_format=torch.channels_last)
             errors = {}
-            for name, age in self.ema(images, batch.sex).components.items():
+            with computing_in(self.accelerator.device, "fp32"):
+                output = self.ema(images, batch.sex)
+            for name, age in output.components.items():
                 age = (age * self.sd + self.mean).clamp(*self.age_range)
                 errors[name] = (age - batch.ages).abs().cpu()
             found.append((index, errors))
@@ -241,6 +248,7 @@ class Trainer:
             "architecture": self.config["architecture"],
             "sexes": self.config["sexes"],
             "seed": self.batches.seed,
+            "precision": self.config["provenance"].get("precision"),
             "training data": [len(self.batches.ages), self.mean, self.sd],
             "validation data": [len(self.validation.ages), self.validation.ages.sum().item()],
         }

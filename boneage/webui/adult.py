@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from boneage import bundled, datasets, images, volumes
-from boneage.measured import measured_error, recorded_metrics
+from boneage.measured import measured_error, read_metrics
 from boneage.sex import SEX_NAMES
 from boneage.views import PROJECTIONS
 from boneage.webui import adult_cards, cards, tab
@@ -85,7 +85,7 @@ def assess(regions: Regions, visit: Visit, region: str) -> Any:
         predictor = regions.predictor(region)
         radiograph = predictor.read(path)
         (assessment,) = predictor.assess(radiograph, heat_map=True)
-        error = measured_error(predictor, recorded_metrics())
+        error = measured_error(predictor, read_metrics())
         visit.assessed = turn, assessment
         view = predictor.preprocess.view
         lines = [] if reference is None else [adult_cards.reference_line(reference)]
@@ -101,7 +101,7 @@ def assess(regions: Regions, visit: Visit, region: str) -> Any:
 def report(regions: Regions, visit: Visit, region: str) -> tuple[str, str]:
     """What :func:`boneage.webui.tab.pdf` returns, of the adult shown."""
     predictor = regions.predictor(region)
-    return tab.pdf(visit, predictor.read, measured_error(predictor, recorded_metrics()))
+    return tab.pdf(visit, predictor.read, measured_error(predictor, read_metrics()))
 
 
 def assess_file(regions: Regions, file: str | None, region: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import gradio as gr
 from boneage import bundled, datasets, growth, images
 from boneage.errors import InputError
 from boneage.framing import WHOLE, Framing
-from boneage.measured import measured_error, recorded_metrics
+from boneage.measured import measured_error, read_metrics
 from boneage.nearest import nearest
 from boneage.sex import SEX_NAMES, parse_sex
 from boneage.webui import cards, chronology, framing, hand_cards, tab
@@ -194,7 +194,7 @@ def report(predictor: Predictor, visit: Visit, *fields: Any) -> tuple[str, str]:
 
 def error_of(predictor: Predictor) -> str:
     """How far the page's weights err, in a sentence."""
-    return measured_error(predictor, recorded_metrics())
+    return measured_error(predictor, read_metrics())
 
 
 def result(

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import ct_projection, many
+from benchmarks import ancestor, ct_projection, folder, many, reading
 from benchmarks.measure import (
     Figure,
     Measurement,
@@ -122,6 +123,21 @@ def test_the_phantom_is_read_the_right_way_round(tmp_path: Path) -> None:
     assert volume.spacing == pytest.approx(ct_projection.SPACING)
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "options", "rows"),
+    [
+        (ancestor, {"count": 1, "size": 128}, 4),
+        (folder, {"most": 2}, 4),
+        (reading, {}, 5),
+    ],
+    ids=["ancestor", "folder", "reading"],
+)
+def test_small_runs(benchmark: ModuleType, options: dict[str, int], rows: int) -> None:
+    found = list(benchmark.run(repeats=1, **options))
+    assert len(found) == rows
+    assert all(row.measured.seconds > 0 and row.floor.seconds > 0 for row in found)
+
+
 class TestMany:
     @pytest.fixture(autouse=True)
     def often_damaged(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +154,11 @@ class TestMany:
                     images.read(file)
             else:
                 assert images.read(file).pixels.shape == ((64, 64) if small else (299, 299))
+
+    def test_what_was_missed_or_done_twice_is_counted(self) -> None:
+        lines = [json.dumps({"file": name, "stamp": "1 2"}) for name in "abca"]
+        assert many.tally(lines, 3) == (0, 1)
+        assert many.tally(lines[:2], 3) == (1, 0)
 
     def test_the_small_network_can_be_loaded(self, tmp_path: Path) -> None:
         _, config = hub.load(many.small_weights(tmp_path / "small"))

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from boneage import hub
-from boneage.card import model_card, read_metrics
-from boneage.errors import InputError
-from boneage.predictor import released
+from boneage.card import model_card
 
 RECORD = {
     "table": "B2", "row": "VGG with hierarchical features", "column": "MAE", "published": 4.856,
@@ -156,21 +151,3 @@ def test_what_was_calibrated() -> None:
     assert "An image unlike the training images is refused." in card
     assert "with a probability of 90%" in card
     assert "| 48 | 14.25 | 661 |" in card
-
-
-class TestReadMetrics:
-    def test_of_an_evaluation(self, tmp_path: Path) -> None:
-        (tmp_path / "metrics.json").write_text(json.dumps([RECORD]))
-        assert read_metrics(tmp_path) == [RECORD]
-
-    def test_that_comes_with_the_project(self) -> None:
-        config = hub.load_config(released("hand"))
-        label = f"{released('hand').name}@{config['sha256'][:12]}"
-        assert label in {record["weights"] for record in read_metrics()}
-
-    @pytest.mark.parametrize("text", [None, "{"])
-    def test_none(self, tmp_path: Path, text: str | None) -> None:
-        if text:
-            (tmp_path / "metrics.json").write_text(text)
-        with pytest.raises(InputError, match=r"holds no readable metrics\.json"):
-            read_metrics(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 
 from boneage import hub
 from boneage.__main__ import main
-from boneage.ledger import FAILURES, LEDGER
+from boneage.ledger import FAILURES, LEDGER, Ledger
 from boneage.predictor import Predictor
 
 
@@ -161,6 +161,16 @@ class TestResume:
         assert "by the weights tiny, revision" in said.err
         assert "choose another folder" in said.err
         assert (out / LEDGER).read_bytes() == before
+
+    def test_one_run_at_a_time(
+        self, command: list[str], out: Path, assessed: list[str], capsys: pytest.CaptureFixture
+    ) -> None:
+        out.mkdir()
+        with Ledger(out, "mine", "0123"):
+            assert main(command) == 2
+        assert "Another run is writing into" in capsys.readouterr().err
+        assert not assessed
+        assert main(command) == 1  # a letter lies among the films
 
     def test_a_damaged_ledger_is_refused(
         self, command: list[str], out: Path, capsys: pytest.CaptureFixture

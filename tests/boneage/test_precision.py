@@ -74,6 +74,13 @@ class TestChoice:
         assert choose_precision("auto", CPU, trial) == taken
 
 
+def test_fp32_on_a_gpu_is_not_tf32() -> None:
+    with computing_in(torch.device("cuda"), "fp32"):
+        assert torch.backends.cudnn.enabled
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_computing_in_a_precision() -> None:
     convolution, image = torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8)
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
