@@ -25,7 +25,7 @@ import numpy as np
 from boneage import datasets, hub, images
 from boneage.errors import InputError
 from boneage.framing import Framing
-from boneage.refusal import POSES, Features, Pose, Refusal, tapped
+from boneage.refusal import CUTS, POSES, Features, Pose, Refusal, tapped
 
 if TYPE_CHECKING:
     from boneage.datasets import Case, LabelledFolder
@@ -37,10 +37,11 @@ COVERAGE = 0.9
 KEPT, MARGIN = 0.99, 1.75
 """What is no hand lies farther from the training images than 99 % of validation hands, and this
 many times as far: hands from elsewhere lie farther than hands from the same hospitals, too."""
-UPRIGHT, TURNED = (
-    1500,
-    300,
-)  # training images that the refusal learns an upright and another pose by
+UPRIGHT, TURNED = 1500, 300
+"""Training images by which an upright and another pose is learnt."""
+CUT, SHARES, UNCUT = 400, (0.15, 0.3), 0.99
+"""Training images by which each cut is learnt, the share of the side that it takes, and the share
+of validation hands of which no cut is told."""
 TILT = 30.0  # degrees by which every second of them is turned further, either way
 BATCH = 16  # images computed together
 OTHER_HALF = "the other validation images"
@@ -201,11 +202,14 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
     chosen = np.array([calibrates(case) for case in cases])
     refusal = None
     if learnt and features:
-        learnt = replace(learnt, threshold=_threshold(learnt, features))
+        learnt = replace(
+            learnt, threshold=_threshold(learnt, features), cut_lead=_cut_lead(learnt, features)
+        )
         accepted = np.array([reason is None for reason, _ in learnt.judge(features)])
         chosen &= accepted
         refusal = {
             "threshold": learnt.threshold,
+            "cut_lead": learnt.cut_lead,
             "data": labelled.name,
             "validation": {"images": len(cases), "accepted": int(accepted.sum())},
         }
@@ -236,20 +240,36 @@ def _threshold(refusal: Refusal, features: Features) -> float:
     return round(MARGIN * conformal_quantile(distances, KEPT), 3)
 
 
+def _cut_lead(refusal: Refusal, features: Features) -> float:
+    """The lead of a cut from which there is a warning, from those of validation images."""
+    return round(conformal_quantile(refusal.cut_leads(features).max(1), UNCUT), 3)
+
+
 def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
-    """What hands look like in every pose, from training images chosen at random."""
+    """What hands look like in every pose and cut off, from training images chosen at random."""
     rng = np.random.default_rng(0)
-    poses = []
+
+    def chosen(most: int) -> list[Case]:
+        return [training.cases[i] for i in rng.permutation(len(training.cases))[:most]]
+
+    poses, cuts = [], []
     for pose in POSES:
-        count = min(UPRIGHT if pose.upright else TURNED, len(training.cases))
-        chosen = [training.cases[i] for i in rng.permutation(len(training.cases))[:count]]
-        tilts = rng.uniform(-TILT, TILT, count) * (np.arange(count) % 2)
+        cases = chosen(UPRIGHT if pose.upright else TURNED)
+        tilts = rng.uniform(-TILT, TILT, len(cases)) * (np.arange(len(cases)) % 2)
         films = (
             _posed(images.read(case.path), pose, tilt)
-            for case, tilt in zip(chosen, tilts, strict=True)
+            for case, tilt in zip(cases, tilts, strict=True)
         )
         poses.append(_features(predictor, films))
-    return Refusal.fit(poses)
+    for cut in CUTS:
+        cases = chosen(CUT)
+        framings = [Framing(**{cut.edge: share}) for share in rng.uniform(*SHARES, len(cases))]
+        films = (
+            framing.apply(images.read(case.path))
+            for case, framing in zip(cases, framings, strict=True)
+        )
+        cuts.append(_features(predictor, films))
+    return Refusal.fit(poses, cuts)
 
 
 def _posed(radiograph: Radiograph, pose: Pose, tilt: float) -> Radiograph:

@@ -1,14 +1,17 @@
 """Images that get no age: what is no hand, and hands that are turned or inverted.
 
+And a warning: of hands that the image shows a part of only.
+
 An image is known by what the network's middle stages make of it, which the forward pass computes
 anyway. How far it is from the training images tells what is no hand: the distance in the principal
 components of their features and from the space that these span (Moghaddam and Pentland,
 "Probabilistic Visual Learning for Object Representation", PAMI 1997; with features of a network:
 Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", NeurIPS 2018).
-Which way up a hand is, a linear discriminant of the features' coarse layout tells. Both are learnt
-from training images alone, upright, turned and inverted; no image of anything else takes part.
+Which way up a hand is, a linear discriminant of the features' coarse layout tells, and another one
+whether an edge of the image cuts it off. All are learnt from training images alone, upright,
+turned, inverted and cut; no image of anything else takes part.
 
-Shapes below: N images, D features, E features of the layout, P poses.
+Shapes below: N images, D features, E features of the layout, P poses, Q edges and none.
 """
 
 from __future__ import annotations
@@ -90,6 +93,28 @@ class Pose:
         return f"The hand may be {self.description}. If it is: {self._remedy}."
 
 
+@dataclass(frozen=True)
+class Cut:
+    """An edge of the image that may cut a hand off.
+
+    Attributes:
+        edge: a field of :class:`boneage.framing.Framing`.
+    """
+
+    edge: str
+
+    @property
+    def warning(self) -> str:
+        """What to know about a hand that this edge cuts off."""
+        return (
+            f"The hand seems to be cut off at the {self.edge} edge of the image. The assessment "
+            "expects a whole hand with its wrist."
+        )
+
+
+CUTS = tuple(Cut(edge) for edge in ("top", "bottom", "left", "right"))
+"""Every edge."""
+
 POSES = tuple(Pose(quarters, inverted) for inverted in (False, True) for quarters in range(4))
 """All poses that are told apart; the upright one is the first."""
 
@@ -170,6 +195,8 @@ class Refusal:
         spread: (P, components), variance along them.
         rest: (P,), mean square of what they leave out.
         discriminant: (E + 1, P), scores of the poses; the last row is their constant.
+        cut: (E + 1, Q), likewise of whole hands and of those cut off by each of :data:`CUTS`.
+        cut_lead: by how much the score of a cut has to lead for a warning.
     """
 
     threshold: float
@@ -179,22 +206,34 @@ class Refusal:
     spread: np.ndarray
     rest: np.ndarray
     discriminant: np.ndarray
+    cut: np.ndarray
+    cut_lead: float = np.inf
 
-    ARRAYS = ("centre", "scale", "axes", "spread", "rest", "discriminant")
+    ARRAYS = ("centre", "scale", "axes", "spread", "rest", "discriminant", "cut")
 
     @classmethod
-    def fit(cls, poses: Sequence[Features], threshold: float = np.inf) -> Refusal:
-        """From training images in every pose, in the order of :data:`POSES`."""
+    def fit(
+        cls, poses: Sequence[Features], cuts: Sequence[Features], threshold: float = np.inf
+    ) -> Refusal:
+        """From training images in every pose and with every cut.
+
+        Args:
+            poses: in the order of :data:`POSES`.
+            cuts: of upright hands, in the order of :data:`CUTS`.
+            threshold: distance from which an image is no hand.
+        """
         models = [_principal(pose.content) for pose in poses]
         arrays = [np.stack(array).astype(np.float32) for array in zip(*models, strict=True)]
-        return cls(threshold, *arrays, _discriminant([pose.layout for pose in poses]))
+        discriminant = _discriminant([pose.layout for pose in poses])
+        cut = _discriminant([poses[0].layout, *(hands.layout for hands in cuts)])
+        return cls(threshold, *arrays, discriminant, cut)
 
     @classmethod
     def of(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
         """That of a weights folder; ``None`` where it has none."""
         if not (entry := config.get("refusal")):
             return None
-        return cls(entry["threshold"], *(arrays[name] for name in cls.ARRAYS))
+        return cls(entry["threshold"], *(arrays[n] for n in cls.ARRAYS), entry["cut_lead"])
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -202,9 +241,12 @@ class Refusal:
         return {name: getattr(self, name) for name in self.ARRAYS}
 
     def leads(self, features: Features) -> np.ndarray:
-        """By how much the likeliest other pose leads upright, as logarithm of the odds, (N, P)."""
-        scores = features.layout @ self.discriminant[:-1] + self.discriminant[-1]
-        return scores - scores[:, :1]
+        """By how much every pose leads upright, as logarithm of the odds, (N, P)."""
+        return _leads(features, self.discriminant)
+
+    def cut_leads(self, features: Features) -> np.ndarray:
+        """By how much every one of :data:`CUTS` leads whole hands, likewise, (N, Q - 1)."""
+        return _leads(features, self.cut)[:, 1:]
 
     def distances(self, features: Features, pose: np.ndarray) -> np.ndarray:
         """Distance of each image from the training images in a pose, (N,); about 1 for these.
@@ -240,14 +282,22 @@ class Refusal:
         """Of each image why it gets no age, and what to warn of; each ``None`` for nothing."""
         best, poses = self.poses(features)
         foreign = self.distances(features, poses) > self.threshold
+        leads = self.cut_leads(features)
         return [
             (FOREIGN, None)
             if far
             else (POSES[pose].reason, None)
             if pose
-            else (None, POSES[likeliest].warning if likeliest else None)
-            for far, pose, likeliest in zip(foreign, poses, best, strict=True)
+            else (None, POSES[likeliest].warning)
+            if likeliest
+            else (None, CUTS[lead.argmax()].warning if lead.max() > self.cut_lead else None)
+            for far, pose, likeliest, lead in zip(foreign, poses, best, leads, strict=True)
         ]
+
+
+def _leads(features: Features, discriminant: np.ndarray) -> np.ndarray:
+    scores = features.layout @ discriminant[:-1] + discriminant[-1]
+    return scores - scores[:, :1]
 
 
 def _principal(content: np.ndarray) -> tuple[np.ndarray, ...]:

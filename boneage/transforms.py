@@ -6,6 +6,7 @@ drawn per image from its seed and applied to a whole batch on its device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ class Preprocess:
 
         The percentiles are those of the film inside a white border, if it has one.
         """
-        low, high = np.percentile(inside_white_border(shrunk), self.percentiles)
+        low, high = grey_percentiles(inside_white_border(shrunk), self.percentiles)
         stretched = (shrunk.astype(np.float32) - np.float32(low)) / max(high - low, 1)
         return stretched.clip(0, 1, dtype=np.float32)
 
@@ -118,6 +119,18 @@ class Preprocess:
         seen = Image.fromarray(heat_map).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR)
         canvas[y0:y1, x0:x1] = seen
         return canvas
+
+
+def grey_percentiles(pixels: np.ndarray, percentiles: Sequence[float]) -> np.ndarray:
+    """What ``np.percentile`` gives, of uint8 or uint16 of any shape, from their histogram.
+
+    That takes a fraction of the time of putting the pixels in order.
+    """
+    counts = np.cumsum(np.bincount(pixels.ravel()))
+    places = (pixels.size - 1) * np.asarray(percentiles) / 100
+    first = np.floor(places)
+    low, high = (np.searchsorted(counts, place, side="right") for place in (first, np.ceil(places)))
+    return low + (high - low) * (places - first)
 
 
 def inside_white_border(pixels: np.ndarray) -> np.ndarray:

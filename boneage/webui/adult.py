@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from boneage import bundled, datasets, images, volumes
+from boneage import bundled, datasets, images
 from boneage.measured import measured_error, read_metrics
 from boneage.sex import SEX_NAMES
-from boneage.views import PROJECTIONS
 from boneage.webui import adult_cards, cards, tab
 from boneage.webui.regions import NAMES, Regions
 from boneage.webui.tab import Visit
@@ -24,7 +23,7 @@ NAME = "adult"
 TITLE = "Adult"
 MAX_BYTES = 2**30
 """The largest file that is sent; what it unpacks to, :mod:`boneage.volumes` limits."""
-CT_SAMPLE = "torso_3mm.nii.gz"
+CT_SAMPLE, CT_PICTURE = "torso_3mm.nii.gz", "torso_3mm.webp"
 # A volume takes much memory, so one at a time; and it takes long, so hands do not wait for it.
 MODEL = {"concurrency_limit": 1, "concurrency_id": "adult"}
 
@@ -177,6 +176,7 @@ def _examples(projection: str | None) -> list[tuple[str, Radiograph, dict[str, A
     ]
     sample = bundled.folder("data") / "ct-samples" / CT_SAMPLE
     if projection and sample.is_file():
-        picture = volumes.project(volumes.read(sample), *PROJECTIONS[projection])
+        # Its projection lies beside it: making it anew would hold up every start of the page.
+        picture = images.read(sample.with_name(CT_PICTURE))
         examples.append(("CT without lungs: no age", picture, {"path": str(sample)}))
     return examples

@@ -65,7 +65,7 @@ def test_a_visit(rsna_test_dir: Any) -> None:
         visitors.visit(client(join=500), events, film)
     with pytest.raises(RuntimeError, match="failed: broken"):
         visitors.visit(client(success=False), events, film)
-    with pytest.raises(RuntimeError, match="no age"):
+    with pytest.raises(RuntimeError, match="neither an age"):
         visitors.visit(client("<p>No result</p>"), events, film)
 
 

@@ -12,25 +12,28 @@ import torch
 
 from boneage import refusal
 from boneage.models.registry import build
-from boneage.refusal import FOREIGN, POSES, Features, Refusal, tapped
+from boneage.refusal import CUTS, FOREIGN, POSES, Features, Refusal, tapped
 
 CONTENT, LAYOUT = 60, 100
 
 
-def drawn(pose: int, n: int, seed: int, shift: float = 0.0) -> Features:
-    """Features of a pose: content and layout around centres of its own."""
+def drawn(pose: int, n: int, seed: int, shift: float = 0.0, cut: int = 0) -> Features:
+    """Features of a pose, or with a cut: content and layout around centres of its own."""
     rng = np.random.default_rng([seed, pose])
     axes = np.random.default_rng(99).standard_normal((8, CONTENT))
     centres = np.random.default_rng(98).standard_normal((len(POSES), LAYOUT))
     shift = shift + np.random.default_rng(97).standard_normal((len(POSES), CONTENT))[pose]
     content = rng.standard_normal((n, 8)) @ axes + 0.3 * rng.standard_normal((n, CONTENT)) + shift
-    layout = 2 * centres[pose] + rng.standard_normal((n, LAYOUT))
+    cuts = np.random.default_rng(96).standard_normal((1 + len(CUTS), LAYOUT))
+    layout = 2 * centres[pose] + bool(cut) * cuts[cut] + rng.standard_normal((n, LAYOUT))
     return Features(content.astype(np.float32), layout.astype(np.float32))
 
 
 @pytest.fixture(scope="module")
 def learnt() -> Refusal:
-    return Refusal.fit([drawn(pose, 300, 0) for pose in range(len(POSES))], threshold=2.0)
+    poses = [drawn(pose, 300, 0) for pose in range(len(POSES))]
+    cuts = [drawn(0, 300, 2 + number, cut=number + 1) for number in range(len(CUTS))]
+    return replace(Refusal.fit(poses, cuts, threshold=2.0), cut_lead=2.0)
 
 
 def test_training_like_images_are_at_distance_one(learnt: Refusal) -> None:
@@ -60,8 +63,18 @@ def test_a_doubtful_pose_is_a_warning(learnt: Refusal, monkeypatch: pytest.Monke
     assert "The hand may be turned by 90 degrees clockwise" in POSES[1].warning
 
 
+@pytest.mark.parametrize("number", range(len(CUTS)))
+def test_a_hand_that_is_cut_off_is_told_so(learnt: Refusal, number: int) -> None:
+    judged = learnt.judge(drawn(0, 100, 9, cut=number + 1))
+    assert judged.count((None, CUTS[number].warning)) >= 95
+    assert f"cut off at the {CUTS[number].edge} edge" in CUTS[number].warning
+    uncut = replace(learnt, cut_lead=np.inf).judge(drawn(0, 100, 9, cut=number + 1))
+    assert uncut.count((None, None)) >= 98
+
+
 def test_survives_the_weights_folder(learnt: Refusal) -> None:
-    again = Refusal.of({"refusal": {"threshold": 2.0}}, learnt.arrays)
+    entry = {"threshold": learnt.threshold, "cut_lead": learnt.cut_lead}
+    again = Refusal.of({"refusal": entry}, learnt.arrays)
     features = drawn(3, 20, 2)
     assert again is not None
     assert again.judge(features) == learnt.judge(features)

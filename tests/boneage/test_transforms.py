@@ -9,7 +9,12 @@ from PIL import Image
 
 from boneage import images
 from boneage.errors import InputError
-from boneage.transforms import Augmentation, Preprocess, inside_white_border
+from boneage.transforms import (
+    Augmentation,
+    Preprocess,
+    grey_percentiles,
+    inside_white_border,
+)
 
 EVERYTHING = Augmentation(
     rotation=20, scale=0.15, aspect=0.05, shift=0.06, flip=0.5, gamma=0.3, contrast=0.2,
@@ -163,6 +168,16 @@ class TestAugmentation:
             for seed in range(8)
         ]
         assert {round(edge[64].item(), 1) for edge in edges} >= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("highest", [1, 200, 255, 60_000])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (299, 298)])
+def test_percentiles_are_those_of_numpy(shape: tuple[int, int], highest: int) -> None:
+    rng = np.random.default_rng(highest)
+    pixels = rng.integers(0, highest, shape, endpoint=True)
+    pixels = pixels.astype(np.uint16 if highest > 255 else np.uint8)
+    wanted = np.percentile(pixels, [0, 1, 37.5, 99, 100])
+    assert grey_percentiles(pixels, [0, 1, 37.5, 99, 100]) == pytest.approx(wanted, abs=1e-9)
 
 
 class TestWhiteBorder:

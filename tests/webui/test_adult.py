@@ -13,11 +13,12 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from boneage import bundled, hub
+from boneage import bundled, explain, hub, images, volumes
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.measured import measured_error
 from boneage.predictor import NOT_CT, Assessment, Interval, ModelReference, Predictor
+from boneage.views import PROJECTIONS
 from boneage.webui import adult, adult_cards, cards, page, tab
 from boneage.webui.regions import Regions
 
@@ -157,6 +158,14 @@ def test_examples_are_sorted_by_age() -> None:
     ages = [case.age for case in examples]
     assert len(examples) == 8
     assert ages == sorted(ages)
+
+
+def test_the_ct_examples_picture_is_its_projection(ct_sample: Path) -> None:
+    picture = images.read(ct_sample.with_name(adult.CT_PICTURE)).pixels
+    made = volumes.project(volumes.read(ct_sample), *PROJECTIONS["thorax"])
+    made = np.asarray(explain.display_image(made.pixels).convert("L"), float)
+    assert picture.shape == made.shape
+    assert np.abs(picture - made).mean() < 1
 
 
 def test_take_starts_the_assessment(film: str) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from boneage import datasets, hub, images
+from boneage.framing import Framing
 from boneage.images import Radiograph
 from boneage.predictor import Predictor, released
-from boneage.refusal import FOREIGN, POSES
+from boneage.refusal import CUTS, FOREIGN, POSES, Cut
 from evaluate import negatives
 
 FEW = 4
@@ -73,6 +74,19 @@ def test_turned_and_inverted_hands_are_told_so(
     changed = [replace(r, pixels=pose.apply(r.pixels)) for r in hands]
     found = [assessment.refused for assessment in predictor.assess(changed, "F")]
     assert found.count(pose.reason) >= len(found) - 1
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_hands_that_are_cut_off_are_told_so(
+    predictor: Predictor, hands: list[Radiograph], cut: Cut
+) -> None:
+    found = predictor.assess([Framing(**{cut.edge: 0.22}).apply(hand) for hand in hands], "F")
+    assert sum(cut.warning in assessment.warnings for assessment in found) >= len(found) - 2
+
+
+def test_whole_hands_are_not_told_so(predictor: Predictor, hands: list[Radiograph]) -> None:
+    told = [w for assessment in predictor.assess(hands, "F") for w in assessment.warnings]
+    assert sum("cut off" in warning for warning in told) <= 1
 
 
 def test_a_full_size_film_is_assessed(predictor: Predictor, rsna_fullsize_dir: Path) -> None:
