@@ -1,5 +1,5 @@
 # make demo   the page with the bundled weights on http://127.0.0.1:7860
-# make test   all tests; the browser tests need Chromium
+# make test   all tests, a core each; the browser tests need Chromium
 # make lint   ruff
 # make clean  removes the virtual environment
 
@@ -16,7 +16,7 @@ demo: $(DEMO)
 	$(BIN)/python app.py
 
 test: $(TEST)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(TEST)
 	$(BIN)/ruff check .

@@ -12,6 +12,10 @@ import pytest
 from boneage import __version__, hub
 from boneage.card import FOREIGN, model_card
 from boneage.predictor import released
+from boneage.views import REGIONS
+
+
+FOLDERS = [released("hand"), *(released("adult", region) for region in REGIONS)]
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +24,7 @@ def metrics(repo_root: Path) -> list[dict]:
 
 
 def test_results_are_of_the_released_weights(metrics: list[dict]) -> None:
-    folders = [released("hand"), released("adult")]
-    labels = {f"{folder.name}@{hub.load_config(folder)['sha256'][:12]}" for folder in folders}
+    labels = {f"{folder.name}@{hub.load_config(folder)['sha256'][:12]}" for folder in FOLDERS}
     own = [r for r in metrics if r["measured"] is not None and not r["recorded"]]
     weights = {r["weights"] for r in own if r["weights"]}  # two observers need none
     assert weights == labels
@@ -52,11 +55,18 @@ def test_readme_and_card_state_the_adults_error(repo_root: Path, metrics: list[d
     assert f"| {row['measured']:.2f} | {low:.2f} to {high:.2f} |" in (folder / hub.CARD).read_text()
     validation = hub.load_config(folder)["provenance"]["metrics"]["validation_mae"]
     assert f"{validation:.2f} years" in readme
+    for region in ("upper", "lower"):
+        (row,) = [r for r in metrics if r["row"] == released("adult", region).name]
+        low, high = row["ci95"]
+        assert f"{row['measured']:.2f}" in readme
+        assert f"({low:.2f} to {high:.2f})" in readme.replace("\n", " ")
+    for row in (r for r in metrics if r["table"] == "B2"):
+        assert f"{row['measured']:.2f}" in readme, row
 
 
-@pytest.mark.parametrize("task", ["hand", "adult"])
-def test_cards_are_those_of_config_and_results(task: str, metrics: list[dict]) -> None:
-    folder, config = released(task), hub.load_config(released(task))
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_cards_are_those_of_config_and_results(folder: Path, metrics: list[dict]) -> None:
+    config = hub.load_config(folder)
     card = model_card(folder.name, config, metrics)
     assert (folder / hub.CARD).read_text() == card
     assert FOREIGN[bool(config.get("refusal"))] in card

@@ -47,6 +47,8 @@ STYLES = ("page", "batch", "results", "about")
 # Files are looked for every 4 minutes and deleted when older than 50: none is older than an hour.
 DELETE_CACHE = (240, tab.KEPT_SECONDS)
 QUEUE = 64  # visitors
+# Networks run one at a time, and each thread that has run one keeps memory for it.
+THREADS = 8
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
@@ -122,6 +124,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
         run_history=False,
         max_file_size=max_bytes,
         state_session_capacity=1000,
+        max_threads=THREADS,
         footer_links=["api", "settings"],
         theme=theme(),
         css_paths=[FOLDER / f"{name}.css" for name in STYLES],
