@@ -14,7 +14,6 @@ from boneage.card import FOREIGN, model_card
 from boneage.predictor import released
 from boneage.views import REGIONS
 
-
 FOLDERS = [released("hand"), *(released("adult", region) for region in REGIONS)]
 
 
