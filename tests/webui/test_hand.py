@@ -196,8 +196,8 @@ def test_new_film_brings_its_own_fields(film: str, tmp_path: Path) -> None:
     framing.turn(1, visit)
     renewed = hand.renew(hand.take)(visit, film, "F")
     assert renewed[0] is visit
-    assert renewed[1:9] == (0, 0, 0, 0, 0, None, None, None)
-    assert len(renewed) == 13
+    assert renewed[1:10] == (0, 0, 0, 0, 0, False, None, None, None)
+    assert len(renewed) == 14
 
 
 def test_chronological_age_stands_beside_the_bone_age(film: str) -> None:
@@ -243,7 +243,7 @@ def test_framed_film_is_what_is_assessed(film: str) -> None:
 
     visit = hand.Visit()
     hand.take(visit, film, "M")
-    framing.move(visit, 0, 50, 0, 0, 20)
+    framing.move(visit, 0, 50, 0, 0, 20, False)
     hand.assess(Measuring(), visit, "M", *NO_AGE)
     assert sizes == [(149, 239)]
 
