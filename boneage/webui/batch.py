@@ -36,8 +36,8 @@ UNFORESEEN = "Something unforeseen went wrong, or the page is busy. Please try a
 CANCELLED = "Nothing was assessed: it was cancelled before it began."
 # Apart from the other tabs' group: their visitors do not wait for a batch.
 GROUP = {"concurrency_limit": 1, "concurrency_id": "batch"}
-WIDTHS = {"File": "120px", "Sex": "85px", "90 % interval": "130px", "Notes": "220px"}
-OTHER_WIDTH = "110px"
+WIDTHS = {"File": "110px", "Sex": "72px", "90 % interval": "140px", "Notes": "170px"}
+OTHER_WIDTH = "96px"
 NUMBERS = ("Age", "Reference", "Difference")  # the columns that are sorted as such
 # The components that a run changes, in order.
 SHOWN = ("progress", "announced", "downloads", "table", "comparison", "start", "example", "cancel")
