@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -12,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boneage.errors import InputError
+from boneage.memory import ARENA_MAX, set_allocator
 
 QUEUE = "64"
 
@@ -58,21 +57,12 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def keep_memory_together() -> None:
-    """Have glibc serve all threads from two heaps, where it is the allocator.
-
-    By default each of the forty threads that visitors share gets a heap of its own, of which little
-    goes back to the system: the page would grow by some 50 MB a minute until all are in use.
-    """
-    arena_max = -8  # malloc.h
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(arena_max, 2)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until interrupted; returns the exit code."""
     args = parser().parse_args(arguments)
-    keep_memory_together()
+    # By default each thread has a heap of its own, of which little goes back to the system: while
+    # visitors come, the page would grow by some 50 MB a minute until every thread has been busy.
+    set_allocator({ARENA_MAX: 2})
 
     from boneage import space
     from boneage.predictor import Predictor

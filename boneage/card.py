@@ -292,7 +292,7 @@ def _order(metrics: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> l
 
     For weights with the hierarchical features that the comparison is about.
     """
-    if config["architecture"]["name"] != "hierarchical":
+    if (config["task"], config["architecture"]["name"]) != ("adult", "hierarchical"):
         return []
     rows = [r for r in metrics if r["table"] == COMPARISON and r["measured"] is not None]
     if len(rows) < 2:
@@ -308,8 +308,7 @@ def _order(metrics: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> l
         f"here? {'Yes' if held else 'No'}. MAE in {config['unit']}, the lowest first:\n",
         *(f"- {name}: {line}" for name, line in zip(("published", "measured"), told, strict=True)),
         "",
-        ORDER,
-        "",
+        *([] if held else [ORDER, ""]),
     ]
 
 

@@ -58,7 +58,11 @@ class Ledger:
             raise InputError(
                 f"Another run is writing into {folder.name}: wait for it, or choose another folder."
             ) from None
-        self._file = self._path.open("a+b")
+        try:
+            self._file = self._path.open("a+b")
+        except BaseException:
+            self._lock.release()
+            raise
         try:
             self._read(folder.name, model, revision)
         except BaseException:

@@ -68,9 +68,9 @@ def computing_in(device: torch.device, precision: str) -> AbstractContextManager
     """
     import torch
 
-    if device.type == "cuda" and precision == "fp32":
+    if device.type == "cuda":
         # Convolutions of fp32 would by default be computed in TF32, with ten bits of mantissa.
-        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        torch.backends.cudnn.allow_tf32 = False
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 

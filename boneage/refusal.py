@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boneage.errors import InputError
 from boneage.models.registry import BACKBONES
 
 if TYPE_CHECKING:
@@ -230,9 +231,18 @@ class Refusal:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
-        """That of a weights folder; ``None`` where it has none."""
+        """That of a weights folder; ``None`` where it has none.
+
+        Raises:
+            InputError: if it lacks something, as it may come from another version.
+        """
         if not (entry := config.get("refusal")):
             return None
+        if "cut_lead" not in entry or not arrays.keys() >= set(cls.ARRAYS):
+            raise InputError(
+                "The weights were calibrated by another version of boneage: calibrate them anew "
+                "(python -m boneage calibrate WEIGHTS --data DIR)."
+            )
         return cls(entry["threshold"], *(arrays[n] for n in cls.ARRAYS), entry["cut_lead"])
 
     @property

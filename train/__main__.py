@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import json
 import os
 import subprocess
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError, run_command
+from boneage.memory import MMAP_MAX, TOP_PAD, TRIM_THRESHOLD, set_allocator
 from boneage.views import PROJECTIONS, REGIONS
 from train import recipe as recipes
 
@@ -90,17 +89,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory it frees, where it is the allocator.
+    """Keep freed memory in the process.
 
     By default every large tensor's memory goes back to the system and comes again page by page,
     once a step; that costs a training on the CPU a fifth of its time and more.
     """
-    top_pad, trim_threshold, mmap_max = -2, -1, -4  # malloc.h
-    with contextlib.suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(top_pad, 2**28)
+    set_allocator({MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**28})
 
 
 def natural(text: str) -> int:

@@ -290,7 +290,11 @@ class Trainer:
             raise InputError(f"The checkpoint of {self.out.name} is damaged.") from None
         # Through JSON, which makes lists of tuples, like the other.
         now = json.loads(json.dumps(self.fingerprint()))
-        different = [name for name in now if now[name] != before.get(name)]
+        if now.keys() != before.keys():
+            raise InputError(
+                f"{self.out.name} was begun by another version of boneage; begin a new run."
+            )
+        different = [name for name in now if now[name] != before[name]]
         if different:
             raise InputError(
                 f"{self.out.name} was begun with another {' and '.join(different)}; resume it with "

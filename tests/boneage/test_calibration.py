@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from boneage import calibration, hub
-from boneage.calibration import Intervals, conformal_quantile, fit_intervals
+from boneage.calibration import Intervals, _half_selected, conformal_quantile, fit_intervals
 from boneage.datasets import Case
 from boneage.errors import InputError
 
@@ -119,6 +119,21 @@ class TestIntervals:
             low, high = intervals.around(age)
             assert high - age == pytest.approx(width)
             assert age - low == pytest.approx(min(width, age))
+
+
+@pytest.mark.parametrize(
+    ("provenance", "half"),
+    [
+        ({}, False),
+        ({"selection_images": 5, "initialisation": "random"}, True),
+        ({"selection_images": 5, "initialisation": {"file": "keras"}}, True),
+        ({"selection_images": 5, "initialisation": {"provenance": {"epoch": 1}}}, False),
+        ({"selection_images": 5, "initialisation": {"provenance": {"selection_images": 5}}}, True),
+    ],
+)
+def test_which_images_selected_the_weights(provenance: dict, half: bool) -> None:
+    """What a training started from counts too."""
+    assert _half_selected(provenance) is half
 
 
 class TestWeightsFolder:

@@ -99,6 +99,12 @@ class TestOrderOfMethods:
     def test_nothing_to_compare(self) -> None:
         assert "same order" not in self.card("hierarchical", ("VGG", 9.7, 9.8))
 
+    def test_of_hands_says_nothing(self) -> None:
+        weights = config("hand", ["F", "M"], "rsna-299")
+        weights["architecture"] = {"name": "hierarchical", "arguments": {}}
+        rows = [RECORD | {"row": row} for row in "ab"]
+        assert "same order" not in model_card("mine", weights, rows)
+
     def test_of_other_networks_says_nothing(self) -> None:
         assert "same order" not in self.card("finetuned", ("VGG", 9.7, 9.8), ("other", 4.9, 9.1))
 

@@ -74,11 +74,12 @@ class TestChoice:
         assert choose_precision("auto", CPU, trial) == taken
 
 
-def test_fp32_on_a_gpu_is_not_tf32() -> None:
-    with computing_in(torch.device("cuda"), "fp32"):
-        assert torch.backends.cudnn.enabled
-        assert not torch.backends.cudnn.allow_tf32
+def test_fp32_on_a_gpu_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    computing_in(CPU, "fp32")
     assert torch.backends.cudnn.allow_tf32
+    computing_in(torch.device("cuda"), "fp32")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_computing_in_a_precision() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from boneage import refusal
+from boneage.errors import InputError
 from boneage.models.registry import build
 from boneage.refusal import CUTS, FOREIGN, POSES, Features, Refusal, tapped
 
@@ -79,6 +80,13 @@ def test_survives_the_weights_folder(learnt: Refusal) -> None:
     assert again is not None
     assert again.judge(features) == learnt.judge(features)
     assert Refusal.of({"refusal": None}, {}) is None
+
+
+def test_of_another_version_is_one_clear_error(learnt: Refusal) -> None:
+    arrays = {name: array for name, array in learnt.arrays.items() if name != "cut"}
+    for entry in ({"threshold": 2.0}, {"threshold": 2.0, "cut_lead": 2.0}):
+        with pytest.raises(InputError, match="calibrate them anew"):
+            Refusal.of({"refusal": entry}, arrays)
 
 
 def test_poses_bring_an_upright_film_where_their_names_say() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from boneage import datasets, hub
+from boneage.calibration import calibrates
 from boneage.errors import InputError
 from boneage.transforms import Augmentation, Preprocess
 from train import data, loop
@@ -251,6 +252,30 @@ def test_processes_share_every_batch(small_folder: Path, tmp_path: Path) -> None
         assert torch.equal(torch.cat([getattr(share, name) for share in shares]), tensor), name
     with pytest.raises(InputError, match="13 processes cannot share batches of 11"):
         Batches(training, cache, ["F", "M"], 11, augmentation, 3, 0, 13)
+
+
+def test_augmentation_follows_the_image_not_its_place(small_folder: Path, tmp_path: Path) -> None:
+    training = datasets.load(small_folder).split("train")
+    fewer = replace(training, cases=training.cases[1:])
+    drawn = []
+    for split in (training, fewer):
+        cache = build_cache(split, Preprocess(64, 64), tmp_path, rank_of(0, 1))
+        batches = Batches(split, cache, ["F", "M"], len(split.cases), Augmentation(), seed=3)
+        (batch,) = batches
+        ids = [split.cases[index].id for index in batches.order]
+        drawn.append(dict(zip(ids, batch.draws.tolist(), strict=True)))
+    every, left = drawn
+    assert left == {case.id: every[case.id] for case in fewer.cases}
+
+
+def test_half_of_the_validation_images_chooses(small_folder: Path, tmp_path: Path) -> None:
+    split = datasets.load(small_folder).split("train")
+    cache = build_cache(split, Preprocess(64, 64), tmp_path, rank_of(0, 1))
+    choosing = Batches(split, cache, ["F", "M"], 4).choosing
+    assert choosing.tolist() == [not calibrates(case) for case in split.cases]
+    assert 0 < choosing.sum() < len(choosing)
+    alone = replace(split, cases=tuple(case for case in split.cases if calibrates(case)))
+    assert Batches(alone, cache, ["F", "M"], 4).choosing.all()  # where there is no other
 
 
 def test_processes_decode_a_share_each(

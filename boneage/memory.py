@@ -1,0 +1,19 @@
+"""How glibc's allocator keeps memory, where it is the allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+
+# Options of mallopt, by their numbers in malloc.h.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
+
+
+def set_allocator(options: Mapping[int, int]) -> None:
+    """Set options of ``mallopt``; nothing happens where the C library has none."""
+    if not sys.platform.startswith("linux"):
+        return
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, value in options.items():
+            mallopt(option, value)
