@@ -6,7 +6,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A changed requirements file installs anew; an unchanged one costs nothing.
+# A changed requirements file installs anew; an unchanged one costs nothing. What is imported is
+# compiled then: most of torch never is.
 DEMO := $(VENV)/.demo
 TEST := $(VENV)/.test
 
@@ -31,9 +32,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO): requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --quiet -r requirements.txt
 	@touch $@
 
 $(TEST): requirements.txt requirements-dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --quiet -r requirements-dev.txt
 	@touch $@
