@@ -59,6 +59,16 @@ def fast_bf16(device: torch.device) -> bool | None:
     return None if any(flags.get(flag) for flag in UNDECIDED) else False
 
 
+def forbid_tf32() -> None:
+    """Have GPUs compute convolutions of fp32 in fp32, for the rest of the process.
+
+    By default they are computed in TF32, with ten bits of mantissa.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def computing_in(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """The context to run a network in.
 
@@ -68,9 +78,6 @@ def computing_in(device: torch.device, precision: str) -> AbstractContextManager
     """
     import torch
 
-    if device.type == "cuda":
-        # Convolutions of fp32 would by default be computed in TF32, with ten bits of mantissa.
-        torch.backends.cudnn.allow_tf32 = False
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 

@@ -15,7 +15,7 @@ from boneage import bundled, hub, images, quality, volumes
 from boneage.calibration import Intervals
 from boneage.errors import InputError
 from boneage.images import Radiograph
-from boneage.precision import choose_precision, computing_in
+from boneage.precision import choose_precision, computing_in, forbid_tf32
 from boneage.refusal import Features, Refusal, tapped
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
@@ -195,6 +195,7 @@ class Predictor:
         self.preprocess = Preprocess(**preprocess)
         self.intervals = Intervals.of(config)
         self.refusal = Refusal.of(config, calibration) if calibration else None
+        forbid_tf32()
         self.precision = choose_precision(precision, self.device, self._try)
 
     @classmethod

@@ -22,7 +22,7 @@ from boneage import hub
 from boneage.card import model_card
 from boneage.errors import InputError
 from boneage.models.backbones import freeze_batch_norm
-from boneage.precision import computing_in
+from boneage.precision import forbid_tf32
 from boneage.transforms import Preprocess
 from train.data import Batch, Batches
 from train.dropout import Places, share_dropout
@@ -64,6 +64,7 @@ class Trainer:
         out: Path,
         accelerator: Accelerator,
     ) -> None:
+        forbid_tf32()  # before the first step, so that all are alike
         self.recipe, self.preprocess = recipe, preprocess
         self.batches, self.validation = batches, validation
         self.out, self.accelerator = out, accelerator
@@ -209,9 +210,7 @@ class Trainer:
             images = self.preprocess.finish(self.preprocess.resize(batch.images))
             images = images.contiguous(memory_format=torch.channels_last)
             errors = {}
-            with computing_in(self.accelerator.device, "fp32"):
-                output = self.ema(images, batch.sex)
-            for name, age in output.components.items():
+            for name, age in self.ema(images, batch.sex).components.items():
                 age = (age * self.sd + self.mean).clamp(*self.age_range)
                 errors[name] = (age - batch.ages).abs().cpu()
             found.append((index, errors))

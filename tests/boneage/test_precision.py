@@ -9,7 +9,7 @@ import torch
 
 from boneage import images, precision
 from boneage.errors import InputError
-from boneage.precision import choose_precision, computing_in, fast_bf16
+from boneage.precision import choose_precision, computing_in, fast_bf16, forbid_tf32
 from boneage.predictor import Predictor
 
 CPU = torch.device("cpu")
@@ -76,9 +76,13 @@ class TestChoice:
 
 def test_fp32_on_a_gpu_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    computing_in(CPU, "fp32")
-    assert torch.backends.cudnn.allow_tf32
-    computing_in(torch.device("cuda"), "fp32")
+    forbid_tf32()
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_predictors_forbid_it(monkeypatch: pytest.MonkeyPatch, untrained: Path) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    Predictor.load(untrained, device="cpu")
     assert not torch.backends.cudnn.allow_tf32
 
 
