@@ -186,10 +186,11 @@ def origin(initialisation: Any) -> str:
     before = initialisation.get("provenance")
     if not before:
         return str(initialisation["file"])
-    mae = before["metrics"]["validation_mae"]
+    size = f" at {initialisation['size']} px" if "size" in initialisation else ""
+    metrics = before["metrics"]
     return (
-        f"recipe {before['recipe']} (validation MAE {mae}), itself from "
-        f"{origin(before['initialisation'])}"
+        f"recipe {before['recipe']}{size} (epoch {metrics['epoch']}, validation MAE "
+        f"{metrics['validation_mae']}), itself from {origin(before['initialisation'])}"
     )
 
 

@@ -57,13 +57,17 @@ class Cell:
             command = f"python -m boneage fuse {members} --out runs/{_LATE_FUSION}"
             return f"its three members were not all trained here; `{command}` makes it of them"
         one_sex = self.sex if self.table.startswith("A") else None
-        chain = (*_BEFORE.get(self.recipe, ()), self.recipe)
-        start = " --pretrained" if chain[0] in _PRETRAINED else ""
+        # Of each training its recipe, its options and the end of its run's name.
+        chain = [(recipe, "", "") for recipe in (*_BEFORE.get(self.recipe, ()), self.recipe)]
+        if self.recipe in _SMALL_FIRST:
+            chain.insert(0, (self.recipe, " --size 64 --epochs 3", "-64"))
+        start = " --pretrained" if chain[0][0] in _PRETRAINED else ""
+        sex, of_sex = (f" --sex {one_sex}", f"-{one_sex}") if one_sex else ("", "")
         commands = []
-        for recipe in chain:
-            run = f"runs/{recipe}-{one_sex}" if one_sex else f"runs/{recipe}"
-            sex = f" --sex {one_sex}" if one_sex else ""
-            commands.append(f"`python -m train {recipe} --data DIR --out {run}{sex}{start}`")
+        for recipe, options, end in chain:
+            run = f"runs/{recipe}{end}{of_sex}"
+            command = f"python -m train {recipe}{options} --data DIR --out {run}{sex}{start}"
+            commands.append(f"`{command}`")
             start = f" --init {run}/weights/model.safetensors"
         return f"not trained here; {', then '.join(commands)} would make it"
 
@@ -96,6 +100,10 @@ _ARCNN = "arcnn_mobilenetv2_256"
 _PRETRAINED = ("month_classifier", "whole_mobilenetv2_192")
 _LATE_FUSION = "late_fusion"
 _FUSED = ("vgg", "googlenet", "resnet")
+# Recipes that begin with small images (progressive resizing).
+_SMALL_FIRST = (
+    *_FUSED, "early_fusion", "hierarchical", "hierarchical_upper", "hierarchical_lower"
+)  # fmt: skip
 # Recipes that start from the weights of others, one after the other.
 _BEFORE = dict.fromkeys((_ARCNN, "arcnn_k1", "arcnn_k2", "arcnn_k4"), ("whole_mobilenetv2_192",))
 

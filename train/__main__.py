@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -57,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
         "without it, and if the images are no projections themselves, they refuse CT volumes",
     )
     p.add_argument("--epochs", type=positive, help="in place of the recipe's")
+    p.add_argument(
+        "--size",
+        type=positive,
+        help="side of the input in px in place of the recipe's: a small one for the first stage of "
+        "a training by progressive resizing, whose weights the next one gets as --init",
+    )
     p.add_argument("--seed", type=natural, default=0, help="of order, augmentation and dropout")
     p.add_argument("--limit", type=positive, help="use only so many training images (for a trial)")
     p.add_argument(
@@ -69,8 +76,9 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--init",
         type=Path,
-        help="start the backbone from a safetensors file: torchvision's names, or a trained run's "
-        "(of an AR-CNN also its heads and, with the same arguments, its attention agent)",
+        help="start the backbone from a safetensors file: torchvision's names, or a trained run's; "
+        "the whole network from a run of the same network, be it of another size or region; of "
+        "another AR-CNN also its heads",
     )
     p.add_argument(
         "--precision",
@@ -139,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
     if args.epochs:
         optimisation = replace(recipe.optimisation, epochs=args.epochs)
         recipe = replace(recipe, optimisation=optimisation)
+    if args.size and args.size != recipe.preprocess["size"]:
+        recipe = recipe.at_size(args.size)
     resuming = (args.out / CHECKPOINT).exists()
     if resuming and not args.resume:
         raise InputError(
@@ -296,6 +306,7 @@ def initialised(
     architecture: str, arguments: dict[str, Any], init: Path | None, pretrained: bool
 ) -> tuple[nn.Module, Any]:
     """The network with its initial weights, and what is known of their origin."""
+    from boneage import hub
     from boneage.models.registry import build
 
     try:
@@ -305,16 +316,30 @@ def initialised(
             "torchvision's ImageNet weights could not be downloaded. Without network, start from "
             "a file with --init."
         ) from None
-    if init:
-        if not hasattr(model, "backbone"):
-            raise InputError(f"{architecture} has no single backbone that --init could start.")
+    if not init:
+        return model, "torchvision ImageNet" if pretrained else "random"
+    if is_same_network(config_beside(init).get("architecture"), architecture, arguments):
+        trained, _ = hub.load(init.parent)
+        sized = hasattr(model, "resampled")
+        model.load_state_dict(model.resampled(trained) if sized else trained.state_dict())
+    elif not hasattr(model, "backbone"):
+        raise InputError(f"{architecture} has no single backbone that --init could start.")
+    else:
         model.backbone.load_initialisation(init)
         if architecture == "arcnn":
-            before = config_beside(init).get("architecture")
-            same = before == {"name": architecture, "arguments": arguments}
-            model.load_agents(init, attention=same)
-        return model, origin_of(init)
-    return model, "torchvision ImageNet" if pretrained else "random"
+            model.load_heads(init)
+    return model, origin_of(init)
+
+
+def is_same_network(
+    trained: Mapping[str, Any] | None, architecture: str, arguments: Mapping[str, Any]
+) -> bool:
+    """Whether a config's architecture is this one, be it for another size of the input."""
+    if not trained or trained["name"] != architecture:
+        return False
+    size = arguments.get("size")
+    before = recipes.resized(trained["arguments"], size) if size else trained["arguments"]
+    return before == arguments
 
 
 def origin_of(file: Path) -> dict[str, Any]:
@@ -326,6 +351,7 @@ def origin_of(file: Path) -> dict[str, Any]:
         origin |= {k: v for k, v in (tensors.metadata() or {}).items() if k != "format"}
     if config := config_beside(file):
         origin["provenance"] = config["provenance"]
+        origin["size"] = config["preprocess"]["size"]
     return origin
 
 
@@ -333,7 +359,9 @@ def config_beside(file: Path) -> dict[str, Any]:
     """The config of the weights folder that a file lies in; empty if it lies in none."""
     from boneage import hub
 
-    return hub.load_config(file.parent) if (file.parent / hub.CONFIG).is_file() else {}
+    if file.name != hub.TENSORS or not (file.parent / hub.CONFIG).is_file():
+        return {}
+    return hub.load_config(file.parent)
 
 
 def resolution_of(folder: LabelledFolder) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,33 @@ class Recipe:
     optimisation: Optimisation
     augmentation: Augmentation = field(default_factory=Augmentation)
     fills: tuple[str, ...] = ()
+
+    def at_size(self, size: int) -> Recipe:
+        """The same at another size of the input, px: a stage of progressive resizing.
+
+        It fills no row of the papers' tables, which are the recipe's own size's.
+        """
+        margin = self.preprocess.get("margin", 0) * size / self.preprocess["size"]
+        preprocess = {**self.preprocess, "size": size, "margin": round(margin)}
+        arguments = resized(self.arguments, size)
+        summary = f"{self.summary}, at {size} px"
+        return replace(self, summary=summary, arguments=arguments, preprocess=preprocess, fills=())
+
+
+def resized(arguments: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """A network's arguments for another size of its input, px; parts and anchors keep their share.
+
+    Networks without a ``size`` take any.
+    """
+    if "size" not in arguments:
+        return dict(arguments)
+    share = size / arguments["size"]
+    changed = {"size": size}
+    if "part_size" in arguments:
+        changed["part_size"] = round(arguments["part_size"] * share)
+    if arguments.get("scales"):
+        changed["scales"] = [scale * share for scale in arguments["scales"]]
+    return {**arguments, **changed}
 
 
 def names() -> list[str]:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from boneage.errors import InputError
-from boneage.models.backbones import AgeHead, Backbone, of_sex, pool
+from boneage.models.backbones import AgeHead, Backbone, of_sex, pool, read_tensors
 
 STRIDES = (32, 64, 128)
 RATIOS = (1.0, 3 / 2, 2 / 3)
@@ -323,20 +322,16 @@ class ARCNN(nn.Module):
         """The layer Grad-CAM explains the whole-image branch at."""
         return self.backbone.heat_map_layer
 
-    def load_agents(self, file: Path, attention: bool) -> None:
-        """Take over from another AR-CNN's safetensors file what fits beside the backbone.
+    def load_heads(self, file: Path) -> None:
+        """Take over the heads of another AR-CNN's safetensors file, but for those of another shape.
 
-        Args:
-            file: its tensors; heads of another shape are left as they are.
-            attention: take the attention agent too; with other anchors it has to learn anew.
+        Its attention agent is left behind: with other anchors it has to learn anew.
         """
-        tensors = load_file(file)
+        tensors = read_tensors(file)
         fitting = {
             name: tensors[name].to(value.dtype)
             for name, value in self.state_dict().items()
-            if ("_head." in name or (attention and name.startswith("attention.")))
-            and name in tensors
-            and tensors[name].shape == value.shape
+            if "_head." in name and name in tensors and tensors[name].shape == value.shape
         }
         self.load_state_dict(fitting, strict=False)
 

@@ -111,10 +111,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: if the file cannot be read, or lacks a tensor, or has one of another shape.
         """
-        try:
-            tensors = load_file(file)
-        except Exception:  # safetensors raises its own, untyped errors
-            raise InputError(f"{file.name} is not a readable safetensors file.") from None
+        tensors = read_tensors(file)
         # Counters of training steps play no part in the function, and releases leave them out.
         wanted = {k: v for k, v in self.state_dict().items() if not k.endswith("_tracked")}
         first = next(iter(wanted))
@@ -131,6 +128,18 @@ class Backbone(nn.Module):
             raise InputError(f"{file.name}: {wrong[0]} has another shape than {self.name} needs.")
         values = {name: tensors[prefix + name].to(value.dtype) for name, value in wanted.items()}
         self.load_state_dict(values, strict=False)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return load_file(file)
+    except Exception:  # safetensors raises its own, untyped errors
+        raise InputError(f"{file.name} is not a readable safetensors file.") from None
 
 
 def torchvision_network(name: str, pretrained: bool) -> nn.Module:

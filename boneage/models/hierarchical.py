@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
@@ -24,6 +25,27 @@ from boneage.models.registry import BACKBONES
 def connection_parameters(channels: int, height: int, width: int, units: int) -> int:
     """Learnable parameters of one connection, N(C, H, W, n_U) = C H W n_U + n_U (Eq. 1)."""
     return channels * height * width * units + units
+
+
+def resample_grid(weight: Tensor, old: tuple[int, int, int], new: tuple[int, int]) -> Tensor:
+    """A linear layer's weights on a flattened feature map, for a map of another size.
+
+    The layer answers a map as it answered before to that map averaged down to the old size.
+
+    Args:
+        weight: (U, C H W).
+        old: (C, H, W) of the map it was learnt on.
+        new: (H', W').
+
+    Returns:
+        (U, C H' W').
+    """
+    down, across = (
+        F.adaptive_avg_pool1d(torch.eye(after), before)
+        for before, after in zip(old[1:], new, strict=True)
+    )  # (H', H) and (W', W)
+    maps = torch.einsum("uchw,ah,bw->ucab", weight.float().unflatten(1, old), down, across)
+    return maps.flatten(1)
 
 
 class Connection(nn.Module):
@@ -118,6 +140,21 @@ class HierarchicalVGG(nn.Module):
         *tapped, last = (self.pool(x) for x in self.backbone.staged(images, self.stages))
         middle = [connect(x) for connect, x in zip(self.connections, tapped, strict=True)]
         return FineTunedOutput(self.head(self.regressor(cat([last.flatten(1), *middle], 1)), sex))
+
+    def resampled(self, other: HierarchicalVGG) -> dict[str, Tensor]:
+        """The state of the same network for another size of the input, made to fit this one's."""
+        tensors = dict(other.state_dict())
+        if self.size == other.size:  # as with global pooling, where it is None
+            return tensors
+        before, now = (
+            network.backbone.shapes(network.size, self.stages) for network in (other, self)
+        )
+        names = [f"connections.{i}.linear.weight" for i in range(len(self.connections))]
+        for name, old, new in zip([*names, "regressor.0.weight"], before, now, strict=True):
+            # The regressor's columns go on with the connections' features.
+            grid, others = tensors[name].tensor_split([math.prod(old)], dim=1)
+            tensors[name] = cat([resample_grid(grid, old, new[1:]), others], dim=1)
+        return tensors
 
     def loss(self, output: FineTunedOutput, ages: Tensor) -> dict[str, Tensor]:
         """L1 on standardised ages (N,), averaged over the batch."""

@@ -66,6 +66,10 @@ def test_what_can_be_trained_names_its_command() -> None:
     assert "--sex M --pretrained`" in first
     assert "python -m train arcnn_k1 --data DIR --out runs/arcnn_k1-M --sex M" in second
     assert "--init runs/whole_mobilenetv2_192-M/weights/model.safetensors`" in second
+    first, second = cells["B3", "upper body", "MAE"].why.split("then")
+    run = "runs/hierarchical_upper"
+    assert f"train hierarchical_upper --size 64 --epochs 3 --data DIR --out {run}-64`" in first
+    assert f"--out {run} --init {run}-64/weights/model.safetensors`" in second
     fusion = cells["B2", "Late fusion", "MAE"].why
     assert "python -m boneage fuse runs/vgg/weights runs/googlenet/weights" in fusion
 

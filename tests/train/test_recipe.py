@@ -96,3 +96,26 @@ def test_a_recipe_over_another() -> None:
     assert changed.optimisation == base.optimisation
     assert changed.augmentation == base.augmentation
     assert changed.fills == ("A1:male:K=1",)
+
+
+class TestSize:
+    def test_the_view_shrinks_with_it_and_no_row_is_filled(self) -> None:
+        vgg = recipes.load("vgg")
+        small = vgg.at_size(64)
+        assert (small.preprocess["size"], small.preprocess["margin"]) == (64, 8)
+        assert small.summary.endswith("at 64 px")
+        assert small.fills == () != vgg.fills
+        assert small.optimisation == vgg.optimisation
+
+    def test_parts_and_anchors_keep_their_share_of_the_image(self) -> None:
+        small = recipes.load("arcnn_mobilenetv2_256").at_size(192)
+        assert small.arguments["size"] == small.preprocess["size"] == 192
+        assert small.arguments["part_size"] == 72
+        assert small.arguments["scales"] == [48, 84, 120]
+        assert small.arguments["parts_used"] == 3
+
+    @pytest.mark.parametrize("name", recipes.names())
+    def test_every_recipe_builds_at_another_size(self, name: str) -> None:
+        recipe = recipes.load(name).at_size(192)
+        with torch.device("meta"):
+            build(recipe.architecture, recipe.arguments)

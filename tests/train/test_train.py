@@ -373,3 +373,32 @@ class TestStart:
             "file": "first.safetensors",
             "source": "somewhere",
         }
+
+    @pytest.mark.parametrize("architecture", ["arcnn", "hierarchical", "finetuned"])
+    def test_progressive_resizing_goes_on_with_the_whole_network(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        architecture: str,
+    ) -> None:
+        """With a learning rate of zero the second stage keeps what the first has learnt."""
+        recipe, epochs = write_recipe(architecture), ("--epochs", "1")
+        assert run(recipe, small_folder, tmp_path / "a", "--size", "128", *epochs) == 0
+        first = tmp_path / "a" / "weights" / hub.TENSORS
+        recipe.write_text(recipe.read_text().replace("1e-3", "0"))
+        assert run(recipe, small_folder, tmp_path / "b", "--init", str(first), *epochs) == 0
+        small, config = hub.load(first.parent)
+        assert config["preprocess"]["size"] == 128
+        assert config["fills"] == []
+        assert config["provenance"]["summary"].endswith("at 128 px")
+        large, config = hub.load(tmp_path / "b" / "weights")
+        assert config["provenance"]["initialisation"]["size"] == 128
+        learnt = dict(small.named_parameters())
+        kept = [n for n, p in large.named_parameters() if p.shape == learnt[n].shape]
+        assert len(kept) >= len(learnt) - 3  # but two connections and the regressor's first layer
+        for name in kept:
+            assert torch.allclose(large.get_parameter(name), learnt[name], atol=1e-6), name
+        for name in learnt.keys() - set(kept):  # resampled
+            now, before = large.get_parameter(name), learnt[name]
+            assert torch.allclose(now.sum(1), before.sum(1), atol=0.05), name

@@ -217,27 +217,24 @@ class TestARCNN:
 
 
 class TestInitialisation:
-    def test_heads_come_along_and_the_attention_agent_on_request(self, tmp_path: Path) -> None:
+    def test_heads_come_along_without_the_attention_agent(self, tmp_path: Path) -> None:
         torch.manual_seed(1)
         trained = ARCNN("resnet18", size=128, part_size=64, sexes=2)
         save_file(trained.state_dict(), tmp_path / "trained.safetensors")
         model = small()
         before = model.attention.scorers[0].weight.clone()
-        model.load_agents(tmp_path / "trained.safetensors", attention=False)
+        model.load_heads(tmp_path / "trained.safetensors")
         ours, theirs = model.recognition, trained.recognition
         assert torch.equal(ours.part_head.linear.weight, theirs.part_head.linear.weight)
         assert torch.equal(ours.concatenated_head.linear.bias, theirs.concatenated_head.linear.bias)
         assert torch.equal(model.attention.scorers[0].weight, before)
-        model.load_agents(tmp_path / "trained.safetensors", attention=True)
-        theirs_too = trained.attention.scorers[0].weight
-        assert torch.equal(model.attention.scorers[0].weight, theirs_too)
 
     def test_a_head_of_another_k_is_left_as_it_is(self, tmp_path: Path) -> None:
         trained = ARCNN("resnet18", size=128, part_size=64, parts_used=1, sexes=2)
         save_file(trained.state_dict(), tmp_path / "trained.safetensors")
         model = small()
         before = model.recognition.concatenated_head.linear.weight.clone()
-        model.load_agents(tmp_path / "trained.safetensors", attention=False)
+        model.load_heads(tmp_path / "trained.safetensors")
         assert torch.equal(model.recognition.concatenated_head.linear.weight, before)
         whole = trained.recognition.whole_head.linear.weight
         assert torch.equal(model.recognition.whole_head.linear.weight, whole)

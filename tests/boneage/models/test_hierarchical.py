@@ -5,7 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from boneage.errors import InputError
-from boneage.models.hierarchical import Connection, HierarchicalVGG, connection_parameters
+from boneage.models.hierarchical import (
+    Connection,
+    HierarchicalVGG,
+    connection_parameters,
+    resample_grid,
+)
 from boneage.models.registry import BACKBONES
 
 
@@ -115,3 +120,31 @@ class TestHierarchicalVGG:
         with torch.inference_mode():
             girl, boy = model(same, torch.tensor([0, 1])).assembled
         assert girl != boy
+
+
+class TestAnotherSize:
+    def test_a_map_is_answered_like_its_averages(self) -> None:
+        weight = torch.randn(5, 3 * 4 * 6, generator=torch.Generator().manual_seed(2))
+        maps = torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(3))
+        averages = nn.functional.adaptive_avg_pool2d(maps, (4, 6))
+        after = maps.flatten(1) @ resample_grid(weight, (3, 4, 6), (7, 9)).T
+        assert torch.allclose(after, averages.flatten(1) @ weight.T, atol=1e-4)
+
+    def test_only_what_is_flattened_changes(self) -> None:
+        trained, model = small().eval(), small(size=96).eval()
+        model.load_state_dict(model.resampled(trained))
+        features = torch.randn(2, 256, 12, 12, generator=torch.Generator().manual_seed(3))
+        averages = nn.functional.adaptive_avg_pool2d(features, 8)
+        ours, theirs = model.connections[0](features), trained.connections[0](averages)
+        assert torch.allclose(ours, theirs, atol=1e-4)
+        # Behind the last map's columns the regressor keeps those of the connections' features.
+        columns = [network.regressor[0].weight[:, -32:] for network in (model, trained)]
+        assert torch.equal(*columns)
+        assert torch.equal(model.head.linear.weight, trained.head.linear.weight)
+
+    def test_of_the_same_size_nothing_changes(self) -> None:
+        trained, model = small(), small(global_pooling=True)
+        for name, value in trained.resampled(small()).items():
+            assert torch.equal(value, trained.state_dict()[name])
+        pooled = model.resampled(small(size=96, global_pooling=True))
+        assert all(torch.equal(v, pooled[k]) for k, v in model.state_dict().items())
