@@ -8,9 +8,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
 
 from boneage.errors import InputError
 from boneage.memory import ARENA_MAX, set_allocator
+
+if TYPE_CHECKING:
+    from boneage.predictor import Predictor
 
 QUEUE = "64"
 
@@ -73,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.queue < 1:
             raise InputError(f"The queue holds {args.queue} visitors; it must hold at least 1.")
         if args.weights:
-            predictor = Predictor.load(args.weights, revision=args.revision)
+            predictor = Predictor.load(args.weights, revision=args.revision, wait=False)
         else:
-            predictor = space.load_pinned(Path(__file__).parent)
+            predictor = space.load_pinned(Path(__file__).parent, wait=False)
         regions = Regions.released()
     except InputError as error:
         print(f"boneage: {error}", file=sys.stderr)
@@ -83,12 +88,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Ended like by Ctrl+C, so that the files that visitors gave go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"boneage: http://{args.host}:{args.port} (Ctrl+C ends it)", flush=True)
+    built = page.build(predictor, regions, queue=args.queue)
+    # The page is there before torch is: whoever asks for an age meanwhile waits for the network.
+    Thread(target=prepare, args=[predictor], name="boneage-prepare").start()
     try:
-        page.launch(page.build(predictor, regions, queue=args.queue), args.host, args.port)
+        page.launch(built, args.host, args.port)
     except OSError as error:
         print(f"boneage: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def prepare(predictor: Predictor) -> None:
+    """Build the network; if it cannot be, say so here as the page says it to visitors."""
+    try:
+        predictor.prepare()
+    except InputError as error:
+        print(f"boneage: {error}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def run(repeats: int = 5) -> Iterator[Figure | Outcome]:
     from boneage import hub
     from boneage.predictor import released
 
-    floor, page, memory = [], [], 0.0
+    floor, page, assessed, memory = [], [], [], 0.0
     film = min((ROOT / "data" / "rsna-test" / "images").iterdir())
     tensors = str(released("hand") / hub.TENSORS)
     for _ in range(1 + repeats):
@@ -47,12 +47,14 @@ def run(repeats: int = 5) -> Iterator[Figure | Outcome]:
             httpx.get(url).raise_for_status()
             page.append(time.perf_counter() - start)
             memory = _after_an_assessment(process.pid, url, film)
-    yield Outcome(
-        "python app.py",
-        Measurement("until its first answer", statistics.median(page[1:])),
-        Measurement("torch and gradio imported, weights read", statistics.median(floor[1:])),
-        at_most=PAGE,
-    )
+            assessed.append(time.perf_counter() - start)
+    imported = Measurement("torch and gradio imported, weights read", statistics.median(floor[1:]))
+    for what, seconds, limit in (
+        ("until its first answer", page, PAGE),
+        ("until a visitor who came at once has an age", assessed, None),
+    ):
+        median = Measurement(what, statistics.median(seconds[1:]))
+        yield Outcome("python app.py", median, imported, at_most=limit)
     yield Figure("the page's memory after its first assessment", memory, "MB")
 
 

@@ -326,34 +326,57 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         InputError: if a file is missing, unreadable, altered, or does not fit the architecture.
     """
-    from safetensors.torch import load as deserialise
+    config = load_config(folder)
+    network = build_network(folder, config, read_tensors(folder, config))
+    load_calibration(folder, config)
+    return network, config
 
-    from boneage.models.registry import build
 
+def read_tensors(folder: str | Path, config: Mapping[str, Any]) -> bytes:
+    """The file of tensors of a weights folder, the one that its config describes.
+
+    Raises:
+        InputError: if it is missing or altered.
+    """
     folder = Path(folder)
     name = _shown(folder)
-    config = load_config(folder)
     try:
         data = (folder / TENSORS).read_bytes()
     except OSError:
         raise InputError(f"{name} holds no {TENSORS}.") from None
     if hashlib.sha256(data).hexdigest() != config["sha256"]:
         raise InputError(f"{TENSORS} of {name} is not the file that {CONFIG} describes.")
+    return data
+
+
+def build_network(folder: str | Path, config: Mapping[str, Any], data: bytes) -> nn.Module:
+    """The network of a config with these tensors, in fp32, in evaluation mode.
+
+    Args:
+        folder: of weights, for messages.
+        config: of it.
+        data: of :func:`read_tensors`.
+
+    Raises:
+        InputError: if the tensors are unreadable or do not fit the architecture.
+    """
+    from safetensors.torch import load as deserialise
+
+    from boneage.models.registry import build
+
+    name = _shown(Path(folder))
     try:
         tensors = deserialise(data)
     except Exception:  # safetensors raises its own, untyped errors
         raise InputError(f"{TENSORS} of {name} is not a readable safetensors file.") from None
     model = build(config["architecture"]["name"], config["architecture"]["arguments"])
-    expected = {
-        k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
-    }
+    expected = stored_tensors(model)
     if expected.keys() != tensors.keys() or any(
         tensors[name].shape != value.shape for name, value in expected.items()
     ):
         raise InputError(f"{TENSORS} of {name} does not fit its architecture.")
     model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-    load_calibration(folder, config)
-    return model.eval(), config
+    return model.eval()
 
 
 def load_calibration(folder: str | Path, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

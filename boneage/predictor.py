@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 NOT_CT = (
@@ -138,12 +140,21 @@ class Assessment:
         }
 
 
+@dataclass(frozen=True)
+class _Network:
+    """What a predictor computes with, where and in which precision."""
+
+    model: nn.Module
+    device: torch.device
+    precision: str
+
+
 class Predictor:
     """Released weights, ready to assess.
 
     Args:
-        model: the network; it becomes the predictor's own, which folds batch normalisation into
-            convolutions.
+        model: the network, or what builds it; it becomes the predictor's own, which folds batch
+            normalisation into convolutions.
         config: of its weights folder.
         id: name shown with every assessment.
         revision: of the weights, likewise.
@@ -151,18 +162,12 @@ class Predictor:
         precision: one of :data:`boneage.precision.PRECISIONS`.
         calibration: the arrays of its weights folder; without them no image is refused as foreign.
 
-    Attributes:
-        precision: the one that is used, ``bf16`` or ``fp32``.
-
     Safe to share between threads.
-
-    Raises:
-        InputError: for a device that is not there, or another precision.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[], nn.Module],
         config: dict[str, Any],
         id: str,
         revision: str,
@@ -170,20 +175,9 @@ class Predictor:
         precision: str = "auto",
         calibration: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        import torch
-
-        from boneage.models.backbones import fold_batch_norm
-
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            model = model.to(self.device, memory_format=torch.channels_last)
-        except (RuntimeError, AssertionError):  # torch's own for a name or a device it lacks
-            raise InputError(
-                f"There is no device {device!r} here. Usual are cpu and cuda."
-            ) from None
-        self.model = model.eval()
-        self.model.requires_grad_(False)
-        fold_batch_norm(self.model)
+        self._given: tuple[Any, ...] = model, device, precision
+        self._network: _Network | None = None
+        self._preparing = Lock()
         # Grad-CAM hooks into the network, so threads that share it must take turns.
         self._computing = Lock()
         self.config = config
@@ -195,8 +189,63 @@ class Predictor:
         self.preprocess = Preprocess(**preprocess)
         self.intervals = Intervals.of(config)
         self.refusal = Refusal.of(config, calibration) if calibration else None
+
+    def prepare(self) -> _Network:
+        """Build the network unless it is there; others who need it wait meanwhile.
+
+        Raises:
+            InputError: for a device that is not there, another precision, or tensors that do not
+                fit the architecture.
+        """
+        with self._preparing:
+            if self._network is None:
+                self._network = self._built(*self._given)
+                self._given = ()  # the tensors' bytes are needed no more
+            return self._network
+
+    def _built(
+        self, model: nn.Module | Callable[[], nn.Module], device: str | None, precision: str
+    ) -> _Network:
+        import torch
+        from torch import nn
+
+        from boneage.models.backbones import fold_batch_norm
+
+        network = model if isinstance(model, nn.Module) else model()
+        try:
+            place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            network = network.to(place, memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError):  # torch's own for a name or a device it lacks
+            raise InputError(
+                f"There is no device {device!r} here. Usual are cpu and cuda."
+            ) from None
+        network.eval().requires_grad_(False)
+        fold_batch_norm(network)
         forbid_tf32()
-        self.precision = choose_precision(precision, self.device, self._try)
+
+        def trial() -> None:
+            size, sex = self.preprocess.size, None
+            image = torch.zeros(1, 3, size, size, device=place)
+            if self.sexes:
+                sex = torch.zeros(1, dtype=torch.int64, device=place)
+            network(image.contiguous(memory_format=torch.channels_last), sex)
+
+        return _Network(network, place, choose_precision(precision, place, trial))
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, built when it is first needed or by :meth:`prepare`."""
+        return self.prepare().model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.prepare().device
+
+    @property
+    def precision(self) -> str:
+        """``bf16`` or ``fp32``."""
+        return self.prepare().precision
 
     @classmethod
     def load(
@@ -208,6 +257,7 @@ class Predictor:
         revision: str | None = None,
         device: str | None = None,
         precision: str = "auto",
+        wait: bool = True,
     ) -> Predictor:
         """Read a weights folder, here or on the Hugging Face Hub.
 
@@ -221,6 +271,8 @@ class Predictor:
             device: ``cpu``, ``cuda``, ...; the GPU if there is one.
             precision: one of :data:`boneage.precision.PRECISIONS`; ``auto`` takes bf16 where the
                 processor is fast at it.
+            wait: build the network at once. Without, only its files are read and checked, which
+                takes no import of torch; it is built by :meth:`prepare` or the first assessment.
 
         Raises:
             InputError: if there are no such weights or they are damaged or for another task.
@@ -232,13 +284,17 @@ class Predictor:
                 raise InputError(f"There is no weights folder {folder.name}.")
             id = str(weights)
             folder, commit = hub.fetch(id, revision)
-        model, config = hub.load(folder)
+        config = hub.load_config(folder)
+        model = partial(hub.build_network, folder, config, hub.read_tensors(folder, config))
         if config["task"] != task:
             raise InputError(f"The weights {id} are for the task {config['task']}, not {task}.")
         calibration = hub.load_calibration(folder, config)
-        return cls(
+        predictor = cls(
             model, config, id, commit or config["sha256"][:12], device, precision, calibration
         )
+        if wait:
+            predictor.prepare()
+        return predictor
 
     def read(self, source: str | Path | bytes, *, id: str | None = None) -> Radiograph:
         """Read what these weights can assess: a radiograph, or a CT volume as they know it.
@@ -310,14 +366,6 @@ class Predictor:
             served = " and ".join(SEX_NAMES[s] for s in self.sexes)
             raise InputError(f"These weights are for {served} cases only.")
         return sex
-
-    def _try(self) -> None:
-        """Compute one image."""
-        import torch
-
-        image = torch.zeros(1, 3, self.preprocess.size, self.preprocess.size, device=self.device)
-        sex = torch.zeros(1, dtype=torch.int64, device=self.device) if self.sexes else None
-        self.model(image.contiguous(memory_format=torch.channels_last), sex)
 
     def _assess_batch(
         self, batch: list[tuple[Radiograph, str | None]], heat_map: bool | str

@@ -129,11 +129,12 @@ def resolve(weights: str, revision: str | None = None) -> dict[str, str]:
     return {"weights": weights, "revision": commit}
 
 
-def load_pinned(folder: Path) -> Predictor:
+def load_pinned(folder: Path, *, wait: bool = True) -> Predictor:
     """The weights that a Space is pinned to; the released ones if the Hub does not give them.
 
     Args:
         folder: of the Space. One without ``space.json`` serves the released weights.
+        wait: as of :meth:`boneage.predictor.Predictor.load`.
 
     Raises:
         InputError: if there are none either, or ``space.json`` is damaged.
@@ -141,17 +142,17 @@ def load_pinned(folder: Path) -> Predictor:
     from boneage.predictor import Predictor
 
     if not (folder / PIN).is_file():
-        return Predictor.load()
+        return Predictor.load(wait=wait)
     try:
         pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
         weights, revision = pin["weights"], pin["revision"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{PIN} does not name weights and their revision.") from None
     try:
-        return Predictor.load(weights, revision=revision)
+        return Predictor.load(weights, revision=revision, wait=wait)
     except InputError as error:
         print(f"boneage: {error} The bundled weights serve instead.", file=sys.stderr, flush=True)
-        return Predictor.load()
+        return Predictor.load(wait=wait)
 
 
 def requirements() -> str:

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 import app
+from boneage.errors import InputError
 from boneage.predictor import Predictor
 from boneage.webui import page
 
 BONEAGE = ("BONEAGE_WEIGHTS", "BONEAGE_REVISION", "BONEAGE_QUEUE")
 
 
+class Weights:
+    """Weights for hands whose network is not built yet."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error = error
+        self.prepared = Event()
+
+    def prepare(self) -> None:
+        self.prepared.set()
+        if self.error:
+            raise InputError(self.error)
+
+
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Addresses at which a page would have been served."""
     calls: list[tuple[str, int]] = []
-    monkeypatch.setattr(Predictor, "load", lambda *_, **__: None)
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: Weights())
     monkeypatch.setattr(page, "build", lambda *_, **__: None)
     monkeypatch.setattr(page, "launch", lambda _, host, port: calls.append((host, port)))
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID", *BONEAGE):
@@ -48,15 +64,39 @@ def test_weights_and_queue_from_the_environment(
     launched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(Predictor, "load", lambda *given, **named: asked.append((given, named)))
+
+    def load(*given: Any, **named: Any) -> Weights:
+        asked.append((given, named))
+        return Weights()
+
+    monkeypatch.setattr(Predictor, "load", load)
     monkeypatch.setattr(page, "build", lambda *_, queue: asked.append(queue))
     monkeypatch.setenv("BONEAGE_WEIGHTS", "someone/bone-age")
     monkeypatch.setenv("BONEAGE_REVISION", "trial")
     monkeypatch.setenv("BONEAGE_QUEUE", "5")
     assert app.main([]) == 0
-    assert asked == [(("someone/bone-age",), {"revision": "trial"}), 5]
+    assert asked == [(("someone/bone-age",), {"revision": "trial", "wait": False}), 5]
     assert app.main(["--weights", "mine", "--revision", "main", "--queue", "7"]) == 0
-    assert asked[2:] == [(("mine",), {"revision": "main"}), 7]
+    assert asked[2:] == [(("mine",), {"revision": "main", "wait": False}), 7]
+
+
+@pytest.mark.parametrize("error", [None, "The tensors do not fit."])
+def test_the_network_is_built_while_the_page_is_served(
+    launched: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: str | None,
+) -> None:
+    weights = Weights(error)
+    monkeypatch.setattr(Predictor, "load", lambda **_: weights)
+    served: list[bool] = []
+    # Serving ends when the network is there; built after it, this would wait in vain.
+    monkeypatch.setattr(page, "launch", lambda *_: served.append(weights.prepared.wait(60)))
+    assert app.main([]) == 0
+    assert served == [True]
+    for thread in [t for t in threading.enumerate() if t.name == "boneage-prepare"]:
+        thread.join()
+    assert capsys.readouterr().err == (f"boneage: {error}\n" if error else "")
 
 
 def test_a_queue_that_holds_nobody_is_refused(

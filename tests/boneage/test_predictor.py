@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,3 +204,56 @@ class TestLoad:
         predictor = Predictor.load(copy)
         assert predictor.id == "mine"
         assert hub.load_config(copy)["sha256"].startswith(predictor.revision)
+
+
+class TestWithoutWaiting:
+    def test_the_network_is_built_by_the_first_assessment(
+        self, untrained: Path, predictor: Predictor, radiographs: list[Radiograph]
+    ) -> None:
+        late = Predictor.load(untrained, device="cpu", wait=False)
+        assert late.sexes == predictor.sexes
+        assert late._network is None
+        (assessment,), (known,) = (p.assess(radiographs[0], "F") for p in (late, predictor))
+        assert assessment == known
+
+    def test_it_is_built_once_whoever_asks(
+        self, untrained: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built = []
+        build = hub.build_network
+
+        def counted(*arguments: Any) -> Any:
+            built.append(build(*arguments))
+            return built[-1]
+
+        monkeypatch.setattr(hub, "build_network", counted)
+        late = Predictor.load(untrained, device="cpu", wait=False)
+        with ThreadPoolExecutor(4) as threads:
+            networks = list(threads.map(lambda _: late.model, range(8)))
+        assert len(built) == 1
+        assert all(network is built[0] for network in networks)
+
+    def test_torch_is_not_imported(self, untrained: Path) -> None:
+        script = (
+            "import sys; from boneage.predictor import Predictor; "
+            f"Predictor.load({str(untrained)!r}, wait=False); sys.exit('torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+    def test_altered_tensors_are_found_at_once(self, untrained: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(untrained, tmp_path / "altered")
+        tensors = bytearray((folder / hub.TENSORS).read_bytes())
+        tensors[-1] ^= 1
+        (folder / hub.TENSORS).write_bytes(tensors)
+        with pytest.raises(InputError, match="altered is not the file"):
+            Predictor.load(folder, wait=False)
+
+    def test_another_task_is_found_at_once(self, untrained: Path) -> None:
+        with pytest.raises(InputError, match="for the task hand, not adult"):
+            Predictor.load(untrained, task="adult", wait=False)
+
+    def test_what_fails_is_told_each_time(self, untrained: Path) -> None:
+        late = Predictor.load(untrained, device="abacus", wait=False)
+        for _ in range(2):
+            with pytest.raises(InputError, match="no device 'abacus'"):
+                late.prepare()

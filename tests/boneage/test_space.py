@@ -30,8 +30,8 @@ import boneage, app
 from boneage import space
 from boneage.webui import page
 load_pinned = space.load_pinned
-def loaded(folder):
-    predictor = load_pinned(folder)
+def loaded(folder, **options):
+    predictor = load_pinned(folder, **options)
     print(predictor.id, predictor.revision)
     return predictor
 space.load_pinned = loaded
