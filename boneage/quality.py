@@ -8,7 +8,7 @@ from boneage.images import Radiograph
 MIN_GREY_LEVELS = 16
 """Fewer grey levels than this show no trabeculae or growth plates."""
 
-_LOOKED_AT = 1024  # px, more of a side are not
+_LOOKED_AT = 512  # px, more of a side are not
 _GRID = 64  # the film is looked at on this many columns and rows, whatever its shape
 _MARGIN = 4  # columns and rows beside the edge, where collimators and markers lie
 _CENTRE = 7  # a gap between two hands is sought this many columns left and right of the middle

@@ -138,9 +138,9 @@ def tapped(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
-    modules = dict(backbone.named_modules())
     handles = [
-        modules[stage].register_forward_hook(keep(stage)) for stage in BACKBONES[backbone.name]
+        backbone.get_submodule(stage).register_forward_hook(keep(stage))
+        for stage in BACKBONES[backbone.name]
     ]
     try:
         yield found

@@ -60,7 +60,7 @@ class Cell:
         # Of each training its recipe, its options and the end of its run's name.
         chain = [(recipe, "", "") for recipe in (*_BEFORE.get(self.recipe, ()), self.recipe)]
         if self.recipe in _SMALL_FIRST:
-            chain.insert(0, (self.recipe, " --size 64 --epochs 3", "-64"))
+            chain.insert(0, (self.recipe, " --size 64 --epochs 3 --learning-rate 1e-3", "-64"))
         start = " --pretrained" if chain[0][0] in _PRETRAINED else ""
         sex, of_sex = (f" --sex {one_sex}", f"-{one_sex}") if one_sex else ("", "")
         commands = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
         help="side of the input in px in place of the recipe's: a small one for the first stage of "
         "a training by progressive resizing, whose weights the next one gets as --init",
     )
+    p.add_argument("--learning-rate", type=rate, metavar="PEAK", help="in place of the recipe's")
     p.add_argument("--seed", type=natural, default=0, help="of order, augmentation and dropout")
     p.add_argument("--limit", type=positive, help="use only so many training images (for a trial)")
     p.add_argument(
@@ -119,6 +121,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def rate(text: str) -> float:
+    """A number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no learning rate")
+    return value
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(arguments)
@@ -144,9 +154,9 @@ def run(args: argparse.Namespace) -> int:
     from train.loop import CHECKPOINT, Trainer
 
     recipe = recipes.load(args.recipe)
-    if args.epochs:
-        optimisation = replace(recipe.optimisation, epochs=args.epochs)
-        recipe = replace(recipe, optimisation=optimisation)
+    given = {"epochs": args.epochs, "learning_rate": args.learning_rate}
+    changes = {name: value for name, value in given.items() if value is not None}
+    recipe = replace(recipe, optimisation=replace(recipe.optimisation, **changes))
     if args.size and args.size != recipe.preprocess["size"]:
         recipe = recipe.at_size(args.size)
     resuming = (args.out / CHECKPOINT).exists()

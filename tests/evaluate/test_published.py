@@ -68,7 +68,8 @@ def test_what_can_be_trained_names_its_command() -> None:
     assert "--init runs/whole_mobilenetv2_192-M/weights/model.safetensors`" in second
     first, second = cells["B3", "upper body", "MAE"].why.split("then")
     run = "runs/hierarchical_upper"
-    assert f"train hierarchical_upper --size 64 --epochs 3 --data DIR --out {run}-64`" in first
+    assert "train hierarchical_upper --size 64 --epochs 3 --learning-rate 1e-3 " in first
+    assert f" --data DIR --out {run}-64`" in first
     assert f"--out {run} --init {run}-64/weights/model.safetensors`" in second
     fusion = cells["B2", "Late fusion", "MAE"].why
     assert "python -m boneage fuse runs/vgg/weights runs/googlenet/weights" in fusion
