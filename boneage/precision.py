@@ -1,6 +1,7 @@
 """Which arithmetic to compute in: bf16 where the processor is fast at it, else fp32.
 
-bf16 is mixed precision: convolutions alone; pooling, heads, scores and suppression stay in fp32.
+bf16 is mixed precision: convolutions alone, in assessment without those of the finest maps;
+pooling, heads, scores and suppression stay in fp32.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from boneage.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 PRECISIONS = ("auto", "bf16", "fp32")
 # Processors with these can multiply bf16; whether that is faster depends on processor and network.
@@ -79,6 +81,16 @@ def computing_in(device: torch.device, precision: str) -> AbstractContextManager
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def in_fp32(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """What a function makes of values, in fp32 whatever the context around it."""
+    import torch
+
+    if values.is_meta or not torch.is_autocast_enabled(values.device.type):
+        return function(values)
+    with torch.autocast(values.device.type, enabled=False):
+        return function(values.float())
 
 
 def _seconds(trial: Callable[[], Any], device: torch.device, precision: str) -> float:

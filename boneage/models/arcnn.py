@@ -21,6 +21,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 
 from boneage.errors import InputError
 from boneage.models.backbones import AgeHead, Backbone, of_sex, pool, read_tensors
+from boneage.precision import in_fp32
 
 STRIDES = (32, 64, 128)
 RATIOS = (1.0, 3 / 2, 2 / 3)
@@ -145,8 +146,7 @@ class AttentionAgent(nn.Module):
         scores = []
         for convolution, scorer in zip(self.levels, self.scorers, strict=True):
             features = F.relu(convolution(features))
-            with torch.autocast(features.device.type, enabled=False):
-                level = scorer(features.float())
+            level = in_fp32(scorer, features)
             level = level.unflatten(1, (-1, len(RATIOS)))  # (N, sexes, ratios, h, w)
             scores.append(of_sex(level.flatten(2).transpose(1, 2), sex))
         return torch.cat(scores, dim=1)

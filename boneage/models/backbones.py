@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from boneage.errors import InputError
 from boneage.models.registry import BACKBONES
+from boneage.precision import in_fp32
 
 
 class Backbone(nn.Module):
@@ -69,9 +70,13 @@ class Backbone(nn.Module):
         """
         outputs = []
         known = []
+        side = images.shape[-1]
         for name, module in self._stages():
             known.append(name)
-            images = module(images)
+            # The finest maps have few weights, whose rounding to bf16 moves the ages most; training
+            # gets over it.
+            is_fine = 4 * images.shape[-1] > side and not self.training
+            images = in_fp32(module, images) if is_fine else module(images)
             if name in stages:
                 outputs.append(images)
         if unknown := sorted(set(stages) - set(known)):
@@ -235,8 +240,7 @@ class AgeHead(nn.Module):
 
         With classes their logits: -> (N, ..., classes).
         """
-        with torch.autocast(features.device.type, enabled=False):
-            ages = self.linear(self.dropout(features.float()))
+        ages = in_fp32(lambda values: self.linear(self.dropout(values)), features)
         if self.classes:
             ages = ages.unflatten(-1, (self.classes, -1))
         return of_sex(ages, sex)

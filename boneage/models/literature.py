@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from boneage.errors import InputError
 from boneage.models.backbones import AgeHead, Backbone, pool
 from boneage.models.finetuned import FineTunedOutput
+from boneage.precision import in_fp32
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,13 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w), in fp32 whatever the autocast around it."""
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            change = self.LARGEST * (self.SPEED * self.localisation(features)).tanh()
-            transformation = self.identity + change.view(-1, 2, 3)
-            where = F.affine_grid(transformation, list(features.shape), align_corners=False)
-            return F.grid_sample(features, where, align_corners=False)
+        return in_fp32(self._deformed, features)
+
+    def _deformed(self, features: Tensor) -> Tensor:
+        change = self.LARGEST * (self.SPEED * self.localisation(features)).tanh()
+        transformation = self.identity + change.view(-1, 2, 3)
+        where = F.affine_grid(transformation, list(features.shape), align_corners=False)
+        return F.grid_sample(features, where, align_corners=False)
 
 
 class BoNet(nn.Module):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
 from boneage.errors import InputError
 from boneage.models.backbones import (
@@ -182,3 +183,20 @@ class TestRegistry:
 
     def test_units(self) -> None:
         assert MODELS["arcnn"].unit == "months"
+
+
+class TestMixedPrecision:
+    @pytest.mark.parametrize("training", [False, True])
+    def test_only_assessment_keeps_the_finest_maps_in_fp32(self, training: bool) -> None:
+        backbone = Backbone("mobilenet_v2").train(training)
+        computed: dict[str, torch.dtype] = {}
+        for number, stage in enumerate(backbone.features):
+            first = next(m for m in stage.modules() if isinstance(m, nn.Conv2d))
+            first.register_forward_hook(
+                lambda *found, number=number: computed.update({number: found[-1].dtype})
+            )
+        with torch.autocast("cpu", torch.bfloat16):
+            backbone(torch.randn(2, 3, 64, 64))
+        fine = [number for number, dtype in computed.items() if dtype == torch.float32]
+        # Maps of 64 and 32 px go in; of an image of 64 px those of 16 px and less are coarse.
+        assert fine == ([] if training else [0, 1, 2])
