@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -65,12 +66,31 @@ def through(weights: Path, count: int, name: str, small: bool) -> Iterator[Figur
     )
     start = before + (len(lines) - before) // 10
     warm = [(done, mb) for _, done, mb in finished if mb is not None and done > start]
-    if warm and warm[-1][0] > warm[0][0]:
+    if (each := growth(warm)) is not None:
         yield Figure(f"{subject}: most memory", max(mb for _, mb in warm), "MB")
-        grown = max(mb for _, mb in warm) - warm[0][1]
-        each = 1000 * grown / (warm[-1][0] - warm[0][0])
-        growth = f"{subject}: memory grown for a file, in the last nine tenths of the second run"
-        yield Figure(growth, each, "kB", at_most=GROWTH)
+        what = f"{subject}: memory grown for a file, in the last nine tenths of the second run"
+        yield Figure(what, each, "kB", at_most=GROWTH)
+
+
+def growth(seen: Sequence[tuple[int, float]]) -> float | None:
+    """How much memory another file keeps, kB: between the medians of the first and last quarter.
+
+    A batch's own memory comes and goes, so that of two moments would tell little.
+
+    Args:
+        seen: files done and memory in MB, each time.
+
+    Returns:
+        ``None`` if too little was seen to tell.
+    """
+    quarter = len(seen) // 4
+    if not quarter:
+        return None
+    (done, mb), (done_later, mb_later) = (
+        [statistics.median(values) for values in zip(*part, strict=True)]
+        for part in (seen[:quarter], seen[-quarter:])
+    )
+    return 1000 * (mb_later - mb) / (done_later - done) if done_later > done else None
 
 
 def tally(lines: Sequence[str], expected: int) -> tuple[int, int]:

@@ -160,6 +160,16 @@ class TestMany:
         assert many.tally(lines, 3) == (0, 1)
         assert many.tally(lines[:2], 3) == (1, 0)
 
+    def test_growth_is_what_another_file_keeps(self) -> None:
+        kept = [
+            (100 * n, 800 + 2.0 * n + 50 * (n % 8 == 7)) for n in range(80)
+        ]  # peaks come and go
+        assert many.growth(kept) == pytest.approx(20, rel=0.05)
+        flat = [(100 * n, 800 + 50.0 * (n % 2)) for n in range(80)]
+        assert many.growth(flat) == 0
+        assert many.growth(kept[:3]) is None
+        assert many.growth([(7, 800.0)] * 8) is None
+
     def test_the_small_network_can_be_loaded(self, tmp_path: Path) -> None:
         _, config = hub.load(many.small_weights(tmp_path / "small"))
         assert config["task"] == "hand"
