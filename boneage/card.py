@@ -187,10 +187,12 @@ def origin(initialisation: Any) -> str:
     if not before:
         return str(initialisation["file"])
     size = f" at {initialisation['size']} px" if "size" in initialisation else ""
-    metrics = before["metrics"]
+    trained = ""
+    if metrics := before.get("metrics"):  # a late fusion has none
+        trained = f" (epoch {metrics['epoch']}, validation MAE {metrics['validation_mae']})"
     return (
-        f"recipe {before['recipe']}{size} (epoch {metrics['epoch']}, validation MAE "
-        f"{metrics['validation_mae']}), itself from {origin(before['initialisation'])}"
+        f"recipe {before['recipe']}{size}{trained}, itself from "
+        f"{origin(before.get('initialisation'))}"
     )
 
 

@@ -327,13 +327,13 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         InputError: if a file is missing, unreadable, altered, or does not fit the architecture.
     """
     config = load_config(folder)
-    network = build_network(folder, config, read_tensors(folder, config))
+    network = build_network(folder, config, checked_data(folder, config))
     load_calibration(folder, config)
     return network, config
 
 
-def read_tensors(folder: str | Path, config: Mapping[str, Any]) -> bytes:
-    """The file of tensors of a weights folder, the one that its config describes.
+def checked_data(folder: str | Path, config: Mapping[str, Any]) -> bytes:
+    """The content of the file of tensors of a weights folder, if it is the one its config means.
 
     Raises:
         InputError: if it is missing or altered.
@@ -355,7 +355,7 @@ def build_network(folder: str | Path, config: Mapping[str, Any], data: bytes) ->
     Args:
         folder: of weights, for messages.
         config: of it.
-        data: of :func:`read_tensors`.
+        data: of :func:`checked_data`.
 
     Raises:
         InputError: if the tensors are unreadable or do not fit the architecture.

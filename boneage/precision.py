@@ -84,7 +84,7 @@ def computing_in(device: torch.device, precision: str) -> AbstractContextManager
 
 
 def in_fp32(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """What a function makes of values, in fp32 whatever the context around it."""
+    """What a function makes of values, in fp32 even where autocast is on."""
     import torch
 
     if values.is_meta or not torch.is_autocast_enabled(values.device.type):

@@ -16,6 +16,7 @@ from boneage import bundled, hub, images, quality, volumes
 from boneage.calibration import Intervals
 from boneage.errors import InputError
 from boneage.images import Radiograph
+from boneage.models import registry
 from boneage.precision import choose_precision, computing_in, forbid_tf32
 from boneage.refusal import Features, Refusal, tapped
 from boneage.sex import SEX_NAMES
@@ -271,8 +272,9 @@ class Predictor:
             device: ``cpu``, ``cuda``, ...; the GPU if there is one.
             precision: one of :data:`boneage.precision.PRECISIONS`; ``auto`` takes bf16 where the
                 processor is fast at it.
-            wait: build the network at once. Without, only its files are read and checked, which
-                takes no import of torch; it is built by :meth:`prepare` or the first assessment.
+            wait: build the network at once. Without, its files are read and checked, which takes
+                no import of torch; that they fit their architecture is seen when it is built, by
+                :meth:`prepare` or the first assessment.
 
         Raises:
             InputError: if there are no such weights or they are damaged or for another task.
@@ -285,7 +287,8 @@ class Predictor:
             id = str(weights)
             folder, commit = hub.fetch(id, revision)
         config = hub.load_config(folder)
-        model = partial(hub.build_network, folder, config, hub.read_tensors(folder, config))
+        registry.entry(config["architecture"]["name"])
+        model = partial(hub.build_network, folder, config, hub.checked_data(folder, config))
         if config["task"] != task:
             raise InputError(f"The weights {id} are for the task {config['task']}, not {task}.")
         calibration = hub.load_calibration(folder, config)
@@ -339,7 +342,8 @@ class Predictor:
             One assessment for each radiograph, in order.
 
         Raises:
-            InputError: if the model needs a sex that is not given, or serves another.
+            InputError: if the model needs a sex that is not given, or serves another; what
+                :meth:`prepare` raises where nothing was computed before.
         """
         radiographs = [radiographs] if isinstance(radiographs, Radiograph) else list(radiographs)
         if batch_size < 1:

@@ -148,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
 
     import boneage
     from boneage import datasets, hub, images
+    from boneage.models.backbones import Backbone
     from boneage.models.registry import MODELS
     from boneage.transforms import Preprocess
     from train.data import Batches, build_cache
@@ -158,6 +159,8 @@ def run(args: argparse.Namespace) -> int:
     changes = {name: value for name, value in given.items() if value is not None}
     recipe = replace(recipe, optimisation=replace(recipe.optimisation, **changes))
     if args.size and args.size != recipe.preprocess["size"]:
+        if args.size < Backbone.stride:
+            raise InputError(f"The input needs at least {Backbone.stride} px a side.")
         recipe = recipe.at_size(args.size)
     resuming = (args.out / CHECKPOINT).exists()
     if resuming and not args.resume:
@@ -173,6 +176,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"The recipe {recipe.name} keeps batch normalisation frozen, so it cannot start from "
             "random weights: give --init FILE or --pretrained."
+        )
+    if recipe.first_stage and not (resuming or args.init or args.pretrained):
+        raise InputError(
+            f"The recipe {recipe.name} goes on from a training on small images: train it with "
+            f"{recipe.first_stage} first, then give the weights of that run as --init FILE."
         )
     folder = datasets.load(args.data)
     projected = images.projection_of(folder.cases[0].path)
@@ -328,8 +336,9 @@ def initialised(
         ) from None
     if not init:
         return model, "torchvision ImageNet" if pretrained else "random"
-    if is_same_network(config_beside(init).get("architecture"), architecture, arguments):
-        trained, _ = hub.load(init.parent)
+    config = config_beside(init)
+    if is_same_network(config.get("architecture"), architecture, arguments):
+        trained = hub.build_network(init.parent, config, hub.checked_data(init.parent, config))
         sized = hasattr(model, "resampled")
         model.load_state_dict(model.resampled(trained) if sized else trained.state_dict())
     elif not hasattr(model, "backbone"):
@@ -347,9 +356,9 @@ def is_same_network(
     """Whether a config's architecture is this one, be it for another size of the input."""
     if not trained or trained["name"] != architecture:
         return False
-    size = arguments.get("size")
-    before = recipes.resized(trained["arguments"], size) if size else trained["arguments"]
-    return before == arguments
+    # The way that a first stage was made, with its rounding.
+    size = trained["arguments"].get("size")
+    return trained["arguments"] == (recipes.resized(arguments, size) if size else arguments)
 
 
 def origin_of(file: Path) -> dict[str, Any]:
@@ -393,13 +402,14 @@ def chosen_precision(wanted: str, model: nn.Module, size: int) -> str:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
+    from boneage.models.backbones import freeze_batch_norm
     from boneage.precision import choose_precision
 
     device = PartialState().device
     image, sex = torch.zeros(1, 3, size, size), torch.zeros(1, dtype=torch.int64)
 
     def trial() -> None:
-        model.to(device).eval()  # at rest: a trial must not change any statistics
+        freeze_batch_norm(model.to(device).train())  # a trial must not change any statistics
         model(image.to(device), sex.to(device))
 
     chosen = [choose_precision("fp32" if wanted == "no" else wanted, device, trial)]

@@ -75,6 +75,8 @@ class Recipe:
         augmentation: extremes of the random changes.
         optimisation: see there.
         fills: rows of the papers' tables that the weights fill, as in a weights config.
+        first_stage: options of ``python -m train`` for the training that this one goes on from, in
+            progressive resizing; empty where there is none.
     """
 
     name: str
@@ -85,23 +87,32 @@ class Recipe:
     optimisation: Optimisation
     augmentation: Augmentation = field(default_factory=Augmentation)
     fills: tuple[str, ...] = ()
+    first_stage: str = ""
 
     def at_size(self, size: int) -> Recipe:
         """The same at another size of the input, px: a stage of progressive resizing.
 
-        It fills no row of the papers' tables, which are the recipe's own size's.
+        It goes on from no other, and fills no row of the papers' tables, which are the recipe's own
+        size's.
         """
         margin = self.preprocess.get("margin", 0) * size / self.preprocess["size"]
         preprocess = {**self.preprocess, "size": size, "margin": round(margin)}
         arguments = resized(self.arguments, size)
         summary = f"{self.summary}, at {size} px"
-        return replace(self, summary=summary, arguments=arguments, preprocess=preprocess, fills=())
+        return replace(
+            self,
+            summary=summary,
+            arguments=arguments,
+            preprocess=preprocess,
+            fills=(),
+            first_stage="",
+        )
 
 
 def resized(arguments: Mapping[str, Any], size: int) -> dict[str, Any]:
     """A network's arguments for another size of its input, px; parts and anchors keep their share.
 
-    Networks without a ``size`` take any.
+    Without a ``size`` among them nothing changes: such networks take images of any size.
     """
     if "size" not in arguments:
         return dict(arguments)

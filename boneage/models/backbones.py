@@ -73,9 +73,9 @@ class Backbone(nn.Module):
         side = images.shape[-1]
         for name, module in self._stages():
             known.append(name)
-            # The finest maps have few weights, whose rounding to bf16 moves the ages most; training
-            # gets over it.
-            is_fine = 4 * images.shape[-1] > side and not self.training
+            # The finest maps, of stride 1 and 2, have few weights, whose rounding to bf16 moves the
+            # ages most; training gets over it.
+            is_fine = 3 * images.shape[-1] > side and not self.training
             images = in_fp32(module, images) if is_fine else module(images)
             if name in stages:
                 outputs.append(images)
@@ -211,7 +211,7 @@ def pool(features: Tensor) -> Tensor:
 
 
 class AgeHead(nn.Module):
-    """Dropout and one linear unit a sex, in fp32 whatever the autocast around it.
+    """Dropout and one linear unit a sex, in fp32 even where autocast is on.
 
     With one sex this is the paper's L -> 1. With two, both sexes share the features and each has
     its own unit, so sex as an input can change the weight of every feature and not only an offset.

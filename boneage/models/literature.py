@@ -130,7 +130,7 @@ class SpatialTransformer(nn.Module):
         self.register_buffer("identity", torch.eye(2, 3), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w), in fp32 whatever the autocast around it."""
+        """(N, C, h, w) -> (N, C, h, w), in fp32 even where autocast is on."""
         return in_fp32(self._deformed, features)
 
     def _deformed(self, features: Tensor) -> Tensor:

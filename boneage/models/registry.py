@@ -76,17 +76,26 @@ MODELS: Mapping[str, Entry] = {
 }
 
 
+def entry(name: str) -> Entry:
+    """What is known of an architecture, which takes no import of torch.
+
+    Raises:
+        InputError: for a name that is not in :data:`MODELS`.
+    """
+    if name not in MODELS:
+        raise InputError(f"Unknown architecture {name!r}. Known are: {', '.join(MODELS)}.")
+    return MODELS[name]
+
+
 def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The network ``name`` built with ``arguments``, its weights random.
 
     Raises:
         InputError: for a name that is not in :data:`MODELS` or arguments its class refuses.
     """
-    if name not in MODELS:
-        raise InputError(f"Unknown architecture {name!r}. Known are: {', '.join(MODELS)}.")
-    entry = MODELS[name]
+    found = entry(name)
     try:
-        return getattr(import_module(entry.module), entry.cls)(**arguments)
+        return getattr(import_module(found.module), found.cls)(**arguments)
     except InputError:
         raise
     except (TypeError, ValueError) as error:

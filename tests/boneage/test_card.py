@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from boneage.card import model_card
+from boneage.card import model_card, origin
 
 RECORD = {
     "table": "B2", "row": "VGG with hierarchical features", "column": "MAE", "published": 4.856,
@@ -45,6 +45,20 @@ def test_half_of_the_validation_images_selected_the_weights() -> None:
     assert "7 validation images of nih-chest-128, on which" in model_card("mine", weights, [])
     weights["provenance"]["selection_images"] = 4
     assert "nih-chest-128, on 4 of which the weights" in model_card("mine", weights, [])
+
+
+def test_the_origin_is_followed_back_to_the_first() -> None:
+    first = {"file": "keras.safetensors", "source": "Keras ImageNet"}
+    stage = {
+        "recipe": "vgg", "initialisation": first, "metrics": {"epoch": 3, "validation_mae": 8.214},
+    }  # fmt: skip
+    assert origin({"file": "model.safetensors", "size": 64, "provenance": stage}) == (
+        "recipe vgg at 64 px (epoch 3, validation MAE 8.214), itself from Keras ImageNet"
+    )
+    before = {"file": "model.safetensors", "provenance": stage}  # of a version that named no size
+    assert origin(before).startswith("recipe vgg (epoch 3, ")
+    fusion = {"file": "model.safetensors", "size": 96, "provenance": {"recipe": "late_fusion"}}
+    assert origin(fusion) == "recipe late_fusion at 96 px, itself from that of its members"
 
 
 def test_hands() -> None:

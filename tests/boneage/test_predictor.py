@@ -233,12 +233,24 @@ class TestWithoutWaiting:
         assert len(built) == 1
         assert all(network is built[0] for network in networks)
 
-    def test_torch_is_not_imported(self, untrained: Path) -> None:
+    def test_the_page_is_built_without_torch(self, untrained: Path) -> None:
         script = (
-            "import sys; from boneage.predictor import Predictor; "
-            f"Predictor.load({str(untrained)!r}, wait=False); sys.exit('torch' in sys.modules)"
+            "import sys; from boneage.predictor import Predictor; from boneage.webui import page; "
+            "from boneage.webui.regions import Regions; "
+            f"page.build(Predictor.load({str(untrained)!r}, wait=False), Regions.released()); "
+            "sys.exit('torch' in sys.modules)"
         )
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+    def test_an_unknown_architecture_is_found_at_once(
+        self, untrained: Path, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(untrained, tmp_path / "later")
+        config = json.loads((folder / hub.CONFIG).read_text())
+        config["architecture"]["name"] = "transformer"
+        (folder / hub.CONFIG).write_text(json.dumps(config))
+        with pytest.raises(InputError, match="Unknown architecture 'transformer'"):
+            Predictor.load(folder, wait=False)
 
     def test_altered_tensors_are_found_at_once(self, untrained: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(untrained, tmp_path / "altered")

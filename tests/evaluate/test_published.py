@@ -75,6 +75,14 @@ def test_what_can_be_trained_names_its_command() -> None:
     assert "python -m boneage fuse runs/vgg/weights runs/googlenet/weights" in fusion
 
 
+def test_first_stages_are_the_recipes() -> None:
+    cells = [cell for table in TABLES for cell in table.cells if cell.recipe in recipes.names()]
+    for cell in cells:
+        first = recipes.load(cell.recipe).first_stage
+        assert (f" {cell.recipe} {first} --data" in cell.why) if first else "--size" not in cell.why
+    assert sum(bool(recipes.load(cell.recipe).first_stage) for cell in cells) >= 8
+
+
 def test_every_recipe_named_is_there() -> None:
     named = {cell.recipe for table in TABLES for cell in table.cells if cell.recipe}
     assert named - {"late_fusion"} <= set(recipes.names())

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from boneage import hub, images
 from boneage.predictor import Predictor
 from train import loop
-from train.__main__ import main
+from train import recipe as recipes
+from train.__main__ import is_same_network, main
 
 WriteRecipe = Callable[..., Path]
 
@@ -275,6 +276,69 @@ class TestStart:
         assert run(write_recipe(freeze="true"), small_folder, tmp_path / "run") == 2
         assert "give --init FILE or --pretrained" in capsys.readouterr().err
 
+    def test_a_second_stage_needs_the_first(
+        self, small_adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        assert run(Path("vgg"), small_adults, tmp_path / "run") == 2
+        assert "train it with --size 64 --epochs 3 --learning-rate" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+    def test_a_size_that_no_network_takes(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        assert run(write_recipe(), small_folder, tmp_path / "run", "--size", "31") == 2
+        assert "at least 32 px" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("rate", ["0", "-1", "inf", "nan", "fast"])
+    def test_a_learning_rate_that_is_none(
+        self, tmp_path: Path, rate: str, capsys: pytest.CaptureFixture
+    ) -> None:
+        with pytest.raises(SystemExit):
+            run(Path("vgg"), tmp_path, tmp_path / "run", "--learning-rate", rate)
+        assert "--learning-rate" in capsys.readouterr().err
+
+    def test_options_in_place_of_the_recipes(
+        self, small_adults: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        """Its own size changes nothing: the weights fill the recipe's rows."""
+        recipe, options = write_recipe("hierarchical"), ("--size", "64", "--epochs", "1")
+        rate = ("--learning-rate", "2e-4")
+        assert run(recipe, small_adults, tmp_path / "run", *options, *rate) == 0
+        kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
+        assert kept["optimisation"]["learning_rate"] == 2e-4
+        assert kept["optimisation"]["epochs"] == 1
+        assert kept["fills"] == ["B2:Early fusion"]
+
+    def test_a_run_is_resumed_at_its_size(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        recipe, out = write_recipe(), tmp_path / "run"
+        size = ("--size", "32")
+        assert run(recipe, small_folder, out, *size, "--epochs", "1") == 0
+        assert run(recipe, small_folder, out, "--epochs", "1", "--resume") == 2
+        assert "begun with another recipe" in capsys.readouterr().err
+        assert run(recipe, small_folder, out, *size, "--epochs", "1", "--resume") == 0
+
+    @pytest.mark.parametrize(
+        "name", ["arcnn_mobilenetv2_256", "arcnn_mobilenetv2_256_paper_anchors"]
+    )
+    @pytest.mark.parametrize("size", [96, 100, 160, 192, 224])
+    def test_a_network_of_another_size_is_the_same(self, name: str, size: int) -> None:
+        own = recipes.load(name).arguments
+        small = {"name": "arcnn", "arguments": recipes.resized(own, size)}
+        assert is_same_network(small, "arcnn", own)
+        assert not is_same_network(small, "arcnn", {**own, "parts_used": 1})
+        assert not is_same_network(small, "arcnn", {**own, "scales": [48, 96, 192]})
+        assert not is_same_network(None, "arcnn", own)
+
     def test_unknown_sex_is_refused(
         self,
         small_folder: Path,
@@ -374,7 +438,7 @@ class TestStart:
             "source": "somewhere",
         }
 
-    @pytest.mark.parametrize("architecture", ["arcnn", "hierarchical", "finetuned"])
+    @pytest.mark.parametrize("architecture", ["arcnn", "hierarchical", "finetuned", "early_fusion"])
     def test_progressive_resizing_goes_on_with_the_whole_network(
         self,
         small_folder: Path,

@@ -186,8 +186,9 @@ class TestRegistry:
 
 
 class TestMixedPrecision:
+    @pytest.mark.parametrize("side", [64, 75])  # 75 px are halved to 38, 19
     @pytest.mark.parametrize("training", [False, True])
-    def test_only_assessment_keeps_the_finest_maps_in_fp32(self, training: bool) -> None:
+    def test_only_assessment_keeps_the_finest_maps_in_fp32(self, training: bool, side: int) -> None:
         backbone = Backbone("mobilenet_v2").train(training)
         computed: dict[str, torch.dtype] = {}
         for number, stage in enumerate(backbone.features):
@@ -196,7 +197,7 @@ class TestMixedPrecision:
                 lambda *found, number=number: computed.update({number: found[-1].dtype})
             )
         with torch.autocast("cpu", torch.bfloat16):
-            backbone(torch.randn(2, 3, 64, 64))
+            backbone(torch.randn(2, 3, side, side))
         fine = [number for number, dtype in computed.items() if dtype == torch.float32]
-        # Maps of 64 and 32 px go in; of an image of 64 px those of 16 px and less are coarse.
+        # Those that maps of stride 1 and 2 go into.
         assert fine == ([] if training else [0, 1, 2])
