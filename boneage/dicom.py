@@ -188,6 +188,7 @@ def decode(dataset: Dataset, syntax: UID, frame: int = 0) -> np.ndarray:
     return _significant(values, stored, high_bit, dataset.get("PixelRepresentation", 0) == 1)
 
 
+_ROWS = 32  # of an image are looked up at a time
 _MISMATCH = "The DICOM file's pixels do not have the size or form that its header says."
 _UNCOMPRESSED = (
     ImplicitVRLittleEndian,
@@ -417,7 +418,12 @@ def _look_up(
     unsigned = stored.dtype.str.replace("i", "u")
     table = np.zeros(1 << (8 * stored.dtype.itemsize), dtype)
     table[levels.astype(unsigned)] = grey
-    return table.take(stored.view(unsigned))
+    pixels = np.empty(stored.shape, dtype)
+    # NumPy widens indices to 64 bit: of the whole image they would take four times its memory.
+    for row in range(0, len(stored), _ROWS):
+        rows = slice(row, row + _ROWS)
+        table.take(stored[rows].view(unsigned), out=pixels[rows], mode="clip")
+    return pixels
 
 
 def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
