@@ -1,7 +1,7 @@
 """Which arithmetic to compute in: bf16 where the processor is fast at it, else fp32.
 
-bf16 is mixed precision: convolutions alone, in assessment without those of the finest maps;
-pooling, heads, scores and suppression stay in fp32.
+bf16 is mixed precision: convolutions, in assessment without those of the finest maps, and fully
+connected layers before the head; pooling, heads, scores and suppression stay in fp32.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ _ARCNN = "arcnn_mobilenetv2_256"
 _PRETRAINED = ("month_classifier", "whole_mobilenetv2_192")
 _LATE_FUSION = "late_fusion"
 _FUSED = ("vgg", "googlenet", "resnet")
-# Recipes that begin with small images (progressive resizing).
+# Of the tables' recipes those with a `first_stage`, on small images.
 _SMALL_FIRST = (
     *_FUSED, "early_fusion", "hierarchical", "hierarchical_upper", "hierarchical_lower"
 )  # fmt: skip

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,8 +180,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if recipe.first_stage and not (resuming or args.init or args.pretrained):
         raise InputError(
-            f"The recipe {recipe.name} goes on from a training on small images: train it with "
-            f"{recipe.first_stage} first, then give the weights of that run as --init FILE."
+            f"The recipe {recipe.name} goes on from a training on small images: train it with these "
+            f"options and {recipe.first_stage} first, then give that run's weights as --init FILE."
         )
     folder = datasets.load(args.data)
     projected = images.projection_of(folder.cases[0].path)
@@ -356,9 +357,12 @@ def is_same_network(
     """Whether a config's architecture is this one, be it for another size of the input."""
     if not trained or trained["name"] != architecture:
         return False
-    # The way that a first stage was made, with its rounding.
-    size = trained["arguments"].get("size")
-    return trained["arguments"] == (recipes.resized(arguments, size) if size else arguments)
+    before, size = dict(trained["arguments"]), trained["arguments"].get("size")
+    now = recipes.resized(arguments, size) if size else dict(arguments)
+    # Parts and anchors went through the rounding of each stage's size.
+    parts = abs(before.pop("part_size", 0) - now.pop("part_size", 0))
+    scales = zip(before.pop("scales", None) or (), now.pop("scales", None) or (), strict=True)
+    return before == now and parts <= 1 and all(starmap(math.isclose, scales))
 
 
 def origin_of(file: Path) -> dict[str, Any]:

@@ -280,7 +280,9 @@ class TestStart:
         self, small_adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
         assert run(Path("vgg"), small_adults, tmp_path / "run") == 2
-        assert "train it with --size 64 --epochs 3 --learning-rate" in capsys.readouterr().err
+        assert (
+            "options and --size 64 --epochs 3 --learning-rate 1e-3 first" in capsys.readouterr().err
+        )
         assert not (tmp_path / "run").exists()
 
     def test_a_size_that_no_network_takes(
@@ -335,6 +337,7 @@ class TestStart:
         own = recipes.load(name).arguments
         small = {"name": "arcnn", "arguments": recipes.resized(own, size)}
         assert is_same_network(small, "arcnn", own)
+        assert is_same_network(small, "arcnn", recipes.resized(own, 150))
         assert not is_same_network(small, "arcnn", {**own, "parts_used": 1})
         assert not is_same_network(small, "arcnn", {**own, "scales": [48, 96, 192]})
         assert not is_same_network(None, "arcnn", own)
