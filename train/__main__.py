@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -361,8 +360,9 @@ def is_same_network(
     now = recipes.resized(arguments, size) if size else dict(arguments)
     # Parts and anchors went through the rounding of each stage's size.
     parts = abs(before.pop("part_size", 0) - now.pop("part_size", 0))
-    scales = zip(before.pop("scales", None) or (), now.pop("scales", None) or (), strict=True)
-    return before == now and parts <= 1 and all(starmap(math.isclose, scales))
+    old, new = (each.pop("scales", None) or [] for each in (before, now))
+    anchors = len(old) == len(new) and all(map(math.isclose, old, new))
+    return before == now and parts <= 1 and anchors
 
 
 def origin_of(file: Path) -> dict[str, Any]:

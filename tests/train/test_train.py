@@ -340,6 +340,7 @@ class TestStart:
         assert is_same_network(small, "arcnn", recipes.resized(own, 150))
         assert not is_same_network(small, "arcnn", {**own, "parts_used": 1})
         assert not is_same_network(small, "arcnn", {**own, "scales": [48, 96, 192]})
+        assert not is_same_network(small, "arcnn", {**own, "scales": [64, 112]})
         assert not is_same_network(None, "arcnn", own)
 
     def test_unknown_sex_is_refused(
