@@ -179,8 +179,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if recipe.first_stage and not (resuming or args.init or args.pretrained):
         raise InputError(
-            f"The recipe {recipe.name} goes on from a training on small images: train it with these "
-            f"options and {recipe.first_stage} first, then give that run's weights as --init FILE."
+            f"The recipe {recipe.name} goes on from a training on small images: train it with "
+            f"these options and {recipe.first_stage} first, then give that run's weights as --init "
+            "FILE."
         )
     folder = datasets.load(args.data)
     projected = images.projection_of(folder.cases[0].path)
