@@ -85,13 +85,14 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
     Returns:
         Updates of the radiograph's card, the remove button, the sex and the result.
     """
-    if visit.sex_filled:
+    kept = sex_kept(visit)
+    if kept:
         sex = None
     visit.empty()
     try:
         radiograph = images.read(path)
     except InputError as error:
-        return nothing(cards.problem(tab.UNREADABLE, str(error)), sex)
+        return nothing(cards.problem(tab.UNREADABLE, str(error)), kept)
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
     note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
     if example:
@@ -100,12 +101,23 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
     elif radiograph.sex:
         sex, visit.sex_filled = radiograph.sex, True
         note = "Filled in from the file: check that it is right."
+    if visit.sex_filled:
+        kept = {"value": sex}
     return (
         hand_cards.given(radiograph, visit.reference),
         gr.update(visible=True),
-        gr.update(value=sex, info=note),
+        gr.update(info=note, **kept),
         cards.BUSY if sex else hand_cards.SEX_MISSING,
     )
+
+
+def sex_kept(visit: Visit) -> dict[str, Any]:
+    """What becomes of the sex when its radiograph goes, as arguments of an update.
+
+    One that the visitor chose is not named at all: it may have been chosen while the file was on
+    its way, and what was known when the file was sent would take that choice back.
+    """
+    return {"value": None} if visit.sex_filled else {}
 
 
 def choose(visit: Visit) -> tuple[Any, Any]:
@@ -118,18 +130,19 @@ def choose(visit: Visit) -> tuple[Any, Any]:
 def remove(visit: Visit) -> tuple[Any, ...]:
     """The visitor took the radiograph away; returns what :func:`take` does."""
     visit.empty()
-    return nothing(hand_cards.START)
+    return nothing(hand_cards.START, {"value": None})
 
 
 def refuse_large(visit: Visit) -> tuple[Any, ...]:
     """The browser did not send a file because of its size; returns what :func:`take` does."""
+    kept = sex_kept(visit)
     visit.empty()
-    return nothing(tab.too_large(MAX_BYTES))
+    return nothing(tab.too_large(MAX_BYTES), kept)
 
 
-def nothing(card: str, sex: str | None = None) -> tuple[Any, ...]:
+def nothing(card: str, sex: dict[str, Any]) -> tuple[Any, ...]:
     """The updates of :func:`take` where there is no radiograph, ``card`` saying why."""
-    return "", gr.update(visible=False), gr.update(value=sex, info=NO_NOTE), card
+    return "", gr.update(visible=False), gr.update(info=NO_NOTE, **sex), card
 
 
 def renew(take: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:

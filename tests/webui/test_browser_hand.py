@@ -12,7 +12,7 @@ from boneage import images
 from boneage.framing import Framing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
     from boneage.predictor import Predictor
 
@@ -25,6 +25,27 @@ def assessed(page: Page) -> Page:
     page.click("button.example >> nth=3")
     page.wait_for_selector(AGE)
     return page
+
+
+def test_sex_chosen_while_the_film_is_being_read_stays(page: Page, rsna_test_dir: Path) -> None:
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/queue/join*", hold_the_first)
+    with page.expect_request("**/queue/join*"):
+        page.set_input_files(
+            "#hand-file input[type=file]", str(rsna_test_dir / "images" / "4360.webp")
+        )
+    with page.expect_response("**/queue/join*"):
+        page.get_by_label("Male", exact=True).first.check()
+    held[0].continue_()
+    page.wait_for_selector(AGE)
+    assert page.locator("#hand-sex input:checked").get_attribute("value") == "M"
 
 
 def test_drawn_rectangle_is_what_is_assessed(assessed: Page, predictor: Predictor) -> None:
