@@ -18,7 +18,7 @@ SIDE = 299  # px that released weights want
 TARGET = 1.3
 
 
-def run(repeats: int = 9) -> Iterator[Outcome]:
+def run(repeats: int = 25) -> Iterator[Outcome]:
     """A radiograph as PNG, JPEG and DICOM, whole files in memory."""
     from boneage import images
     from boneage.transforms import Preprocess

@@ -42,7 +42,7 @@ from pydicom.uid import (
 )
 
 from boneage.errors import InputError
-from boneage.images import MAX_PIXELS, Radiograph, check_size, luma
+from boneage.images import MAX_PIXELS, Radiograph, check_size, has_contrast, luma
 
 MODALITIES = ("CR", "DX", "RG", "RF", "XA", "MG", "IO", "OT", "SC")
 """Modalities that a projection radiograph may carry. MG: hands are also taken on mammography
@@ -188,7 +188,7 @@ def decode(dataset: Dataset, syntax: UID, frame: int = 0) -> np.ndarray:
     return _significant(values, stored, high_bit, dataset.get("PixelRepresentation", 0) == 1)
 
 
-_ROWS = 32  # of an image are looked up at a time
+_ROWS = 64  # of an image are looked up at a time
 _MISMATCH = "The DICOM file's pixels do not have the size or form that its header says."
 _UNCOMPRESSED = (
     ImplicitVRLittleEndian,
@@ -390,8 +390,7 @@ def _shown(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, list[str]]
         notes.append("The file's window or VOI LUT is not valid and was not applied.")
     if seen is not None:
         pixels = _look_up(stored, levels, seen, np.uint16, dataset)
-        # A few pixels are nearly always enough to tell.
-        if any(some.min() < some.max() for some in (pixels[::16, ::16], pixels)):
+        if has_contrast(pixels):
             return pixels, notes
         notes.append("The file's window leaves no contrast and was not applied.")
     untouched = bits <= 8 and measured is levels

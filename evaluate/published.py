@@ -105,7 +105,8 @@ _SMALL_FIRST = (
     *_FUSED, "early_fusion", "hierarchical", "hierarchical_upper", "hierarchical_lower"
 )  # fmt: skip
 # Recipes that start from the weights of others, one after the other.
-_BEFORE = dict.fromkeys((_ARCNN, "arcnn_k1", "arcnn_k2", "arcnn_k4"), ("whole_mobilenetv2_192",))
+_BEFORE = {_ARCNN: ("whole_mobilenetv2_192",)}
+_BEFORE |= {f"arcnn_k{k}": (*_BEFORE[_ARCNN], _ARCNN) for k in (1, 2, 3, 4)}
 
 _LIU = "Liu et al., MICCAI 2019"
 _NGUYEN = "Nguyen and Kim, whole-body bone age"
@@ -115,9 +116,7 @@ _OWN_DATA = "published on 813 whole-body images that were not released"
 
 
 def _a1(k: int, published: float) -> Cell:
-    return Cell(
-        "A1", "male", f"K={k}", published, sex="M", recipe=_ARCNN if k == 3 else f"arcnn_k{k}"
-    )
+    return Cell("A1", "male", f"K={k}", published, sex="M", recipe=f"arcnn_k{k}")
 
 
 def _a2(sex: str, column: str, component: str, published: float) -> Cell:
