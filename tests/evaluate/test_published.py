@@ -61,11 +61,12 @@ def test_every_empty_cell_says_why() -> None:
 def test_what_can_be_trained_names_its_command() -> None:
     cells = {(c.table, c.row, c.column): c for table in TABLES for c in table.cells}
     why = cells["A1", "male", "K=1"].why
-    first, second = why.split("then")
+    first, second, third = why.split("then")
     assert "train whole_mobilenetv2_192 --data DIR --out runs/whole_mobilenetv2_192-M" in first
     assert "--sex M --pretrained`" in first
-    assert "python -m train arcnn_k1 --data DIR --out runs/arcnn_k1-M --sex M" in second
     assert "--init runs/whole_mobilenetv2_192-M/weights/model.safetensors`" in second
+    assert "python -m train arcnn_k1 --data DIR --out runs/arcnn_k1-M --sex M" in third
+    assert "--init runs/arcnn_mobilenetv2_256-M/weights/model.safetensors`" in third
     first, second = cells["B3", "upper body", "MAE"].why.split("then")
     run = "runs/hierarchical_upper"
     assert "train hierarchical_upper --size 64 --epochs 3 --learning-rate 1e-3 " in first
