@@ -224,20 +224,20 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
         "method": "split conformal, by assessed age",
         "data": labelled.name,
         "cases": len(own),
-        "weights_selected_on": OTHER_HALF if _half_selected(config["provenance"]) else WHOLE_SPLIT,
+        "weights_selected_on": OTHER_HALF if half_selected(config["provenance"]) else WHOLE_SPLIT,
     }
     entries = {"interval": interval, "refusal": refusal}
     hub.save_calibration(weights, entries, learnt.arrays if learnt else {})
     return entries
 
 
-def _half_selected(provenance: Mapping[str, Any]) -> bool:
+def half_selected(provenance: Mapping[str, Any]) -> bool:
     """Whether these weights and all that they started from were selected on the other half."""
     if "selection_images" not in provenance:
         return False
     start = provenance.get("initialisation")
     before = start.get("provenance") if isinstance(start, Mapping) else None
-    return before is None or _half_selected(before)
+    return before is None or half_selected(before)
 
 
 def _threshold(refusal: Refusal, features: Features) -> float:

@@ -247,11 +247,16 @@ def _validation(provenance: Mapping[str, Any]) -> list[str]:
     ]
     if not rows:
         return []
+    from boneage.calibration import half_selected  # slow to import: NumPy and the readers
+
     selecting = provenance.get("selection_images")
     which = "on which" if selecting is None else f"on {selecting} of which"
+    before = (
+        "" if selecting is None or half_selected(provenance) else ", on all of them earlier ones"
+    )
     return [
         f"Mean absolute error (MAE) on the {provenance['validation_images']} validation images of "
-        f"{provenance['data']}, {which} the weights were selected:\n",
+        f"{provenance['data']}, {which} the weights were selected{before}:\n",
         "| component or sex | MAE |\n|---|---|",
         *rows,
         "",

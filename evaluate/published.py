@@ -62,11 +62,12 @@ class Cell:
         if self.recipe in _SMALL_FIRST:
             chain.insert(0, (self.recipe, " --size 64 --epochs 3 --learning-rate 1e-3", "-64"))
         start = " --pretrained" if chain[0][0] in _PRETRAINED else ""
-        sex, of_sex = (f" --sex {one_sex}", f"-{one_sex}") if one_sex else ("", "")
         commands = []
-        for recipe, options, end in chain:
-            run = f"runs/{recipe}{end}{of_sex}"
-            command = f"python -m train {recipe}{options} --data DIR --out {run}{sex}{start}"
+        for number, (recipe, options, end) in enumerate(chain, 1):
+            run = f"runs/{recipe}{end}"
+            if one_sex and number == len(chain):  # those before it gain by all images
+                run, options = f"{run}-{one_sex}", f" --sex {one_sex}"
+            command = f"python -m train {recipe}{options} --data DIR --out {run}{start}"
             commands.append(f"`{command}`")
             start = f" --init {run}/weights/model.safetensors"
         return f"not trained here; {', then '.join(commands)} would make it"
@@ -271,7 +272,7 @@ def filled_cells(config: Mapping[str, Any], id: str) -> tuple[Cell, ...]:
     """The cells that a weights folder says it fills.
 
     Its ``config.json`` lists them under ``fills`` as ``TABLE``, ``TABLE:ROW`` or
-    ``TABLE:ROW:COLUMN``: ``["A1:male:K=3", "A2", "A3:AR-CNN"]``. Weights that fill no row of a
+    ``TABLE:ROW:COLUMN``: ``["A2:male", "A3:AR-CNN"]``. Weights that fill no row of a
     comparison of methods (A3, B2) also get a row named ``id`` in the project's own table S4, so
     that everything that is run is also reported.
 

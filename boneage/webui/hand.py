@@ -83,16 +83,20 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
     """A new radiograph: whatever stood on the tab before is gone.
 
     Returns:
-        Updates of the radiograph's card, the remove button, the sex and the result.
+        Updates of the radiograph's card, the remove button, the sex and the result. A sex that the
+        visitor chose is not named: it may have been chosen since the file was sent, and naming the
+        old one would take that choice back.
     """
-    kept = sex_kept(visit)
-    if kept:
+    filled = visit.sex_filled
+    if filled:
         sex = None
     visit.empty()
+    turn = visit.turn
     try:
         radiograph = images.read(path)
     except InputError as error:
-        return nothing(cards.problem(tab.UNREADABLE, str(error)), kept)
+        card = cards.problem(tab.UNREADABLE, str(error))
+        return nothing(card, clear=filled and visit.turn == turn)
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
     note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
     if example:
@@ -101,23 +105,13 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
     elif radiograph.sex:
         sex, visit.sex_filled = radiograph.sex, True
         note = "Filled in from the file: check that it is right."
-    if visit.sex_filled:
-        kept = {"value": sex}
+    replaced = visit.sex_filled or (filled and visit.turn == turn)
     return (
         hand_cards.given(radiograph, visit.reference),
         gr.update(visible=True),
-        gr.update(info=note, **kept),
+        gr.update(value=sex, info=note) if replaced else gr.update(info=note),
         cards.BUSY if sex else hand_cards.SEX_MISSING,
     )
-
-
-def sex_kept(visit: Visit) -> dict[str, Any]:
-    """What becomes of the sex when its radiograph goes, as arguments of an update.
-
-    One that the visitor chose is not named at all: it may have been chosen while the file was on
-    its way, and what was known when the file was sent would take that choice back.
-    """
-    return {"value": None} if visit.sex_filled else {}
 
 
 def choose(visit: Visit) -> tuple[Any, Any]:
@@ -130,19 +124,25 @@ def choose(visit: Visit) -> tuple[Any, Any]:
 def remove(visit: Visit) -> tuple[Any, ...]:
     """The visitor took the radiograph away; returns what :func:`take` does."""
     visit.empty()
-    return nothing(hand_cards.START, {"value": None})
+    return nothing(hand_cards.START, clear=True)
 
 
 def refuse_large(visit: Visit) -> tuple[Any, ...]:
     """The browser did not send a file because of its size; returns what :func:`take` does."""
-    kept = sex_kept(visit)
+    filled = visit.sex_filled
     visit.empty()
-    return nothing(tab.too_large(MAX_BYTES), kept)
+    return nothing(tab.too_large(MAX_BYTES), clear=filled)
 
 
-def nothing(card: str, sex: dict[str, Any]) -> tuple[Any, ...]:
-    """The updates of :func:`take` where there is no radiograph, ``card`` saying why."""
-    return "", gr.update(visible=False), gr.update(info=NO_NOTE, **sex), card
+def nothing(card: str, *, clear: bool) -> tuple[Any, ...]:
+    """The updates of :func:`take` where there is no radiograph, ``card`` saying why.
+
+    Args:
+        card: of the result.
+        clear: take the sex back.
+    """
+    sex = gr.update(value=None, info=NO_NOTE) if clear else gr.update(info=NO_NOTE)
+    return "", gr.update(visible=False), sex, card
 
 
 def renew(take: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:

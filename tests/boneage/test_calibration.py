@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from boneage import calibration, hub
-from boneage.calibration import Intervals, _half_selected, conformal_quantile, fit_intervals
+from boneage.calibration import Intervals, conformal_quantile, fit_intervals, half_selected
 from boneage.datasets import Case
 from boneage.errors import InputError
 
@@ -133,7 +133,7 @@ class TestIntervals:
 )
 def test_which_images_selected_the_weights(provenance: dict, half: bool) -> None:
     """What a training started from counts too."""
-    assert _half_selected(provenance) is half
+    assert half_selected(provenance) is half
 
 
 class TestWeightsFolder:

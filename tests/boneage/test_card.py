@@ -44,7 +44,10 @@ def test_half_of_the_validation_images_selected_the_weights() -> None:
     weights = config("adult", [], "nih-chest-128")
     assert "7 validation images of nih-chest-128, on which" in model_card("mine", weights, [])
     weights["provenance"]["selection_images"] = 4
-    assert "nih-chest-128, on 4 of which the weights" in model_card("mine", weights, [])
+    weights["provenance"]["initialisation"] = "random"
+    assert "on 4 of which the weights were selected:\n" in model_card("mine", weights, [])
+    weights["provenance"]["initialisation"] = {"file": "a.safetensors", "provenance": {}}
+    assert "were selected, on all of them earlier ones:\n" in model_card("mine", weights, [])
 
 
 def test_the_origin_is_followed_back_to_the_first() -> None:

@@ -62,11 +62,11 @@ def test_what_can_be_trained_names_its_command() -> None:
     cells = {(c.table, c.row, c.column): c for table in TABLES for c in table.cells}
     why = cells["A1", "male", "K=1"].why
     first, second, third = why.split("then")
-    assert "train whole_mobilenetv2_192 --data DIR --out runs/whole_mobilenetv2_192-M" in first
-    assert "--sex M --pretrained`" in first
-    assert "--init runs/whole_mobilenetv2_192-M/weights/model.safetensors`" in second
-    assert "python -m train arcnn_k1 --data DIR --out runs/arcnn_k1-M --sex M" in third
-    assert "--init runs/arcnn_mobilenetv2_256-M/weights/model.safetensors`" in third
+    assert "train whole_mobilenetv2_192 --data DIR --out runs/whole_mobilenetv2_192 --pre" in first
+    assert "--init runs/whole_mobilenetv2_192/weights/model.safetensors`" in second
+    assert "python -m train arcnn_k1 --sex M --data DIR --out runs/arcnn_k1-M" in third
+    assert "--init runs/arcnn_mobilenetv2_256/weights/model.safetensors`" in third
+    assert "--sex" not in first + second
     first, second = cells["B3", "upper body", "MAE"].why.split("then")
     run = "runs/hierarchical_upper"
     assert "train hierarchical_upper --size 64 --epochs 3 --learning-rate 1e-3 " in first

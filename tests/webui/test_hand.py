@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from boneage import datasets
+from boneage import datasets, images
 from boneage.datasets import Case
 from boneage.errors import InputError
 from boneage.images import Radiograph
@@ -112,6 +112,18 @@ def test_example_fills_its_sex_and_the_next_radiograph_drops_it(film: str) -> No
     assert sex["value"] is None
     assert result == hand_cards.SEX_MISSING
     assert visit.reference is None
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_sex_chosen_while_the_next_film_is_being_read_stays(
+    film: str, letter: str, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, None, Case("4360", Path(film), "test", 168.93, "M"))
+    read = images.read
+    monkeypatch.setattr(images, "read", lambda path: (hand.choose(visit), read(path))[1])
+    _, _, sex, _ = hand.take(visit, film if readable else letter, "M")
+    assert "value" not in sex
 
 
 def test_sex_chosen_over_a_filled_one_stays(film: str) -> None:
