@@ -89,13 +89,8 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
             "hierarchical": "size = 64\nunits = 8\nhidden = 8",
         }.get(architecture, "")
         path = tmp_path / "tiny.toml"
-        template = RECIPE
-        if architecture == "early_fusion":
-            template = RECIPE.replace(
-                'backbone = "resnet18"', 'backbones = ["resnet18", "vgg11_bn"]'
-            )
         path.write_text(
-            template.format(
+            RECIPE.format(
                 architecture=architecture,
                 arguments=arguments,
                 schedule=schedule,

@@ -442,7 +442,7 @@ class TestStart:
             "source": "somewhere",
         }
 
-    @pytest.mark.parametrize("architecture", ["arcnn", "hierarchical", "finetuned", "early_fusion"])
+    @pytest.mark.parametrize("architecture", ["arcnn", "hierarchical", "finetuned"])
     def test_progressive_resizing_goes_on_with_the_whole_network(
         self,
         small_folder: Path,
