@@ -28,7 +28,10 @@ FULL_SIZE = {"1380": "M", "1418": "F"}
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor.load(device="cpu")
+    """The released weights, refusing nothing: here ages alone are compared."""
+    predictor = Predictor.load(device="cpu")
+    predictor.refusal = None  # film 1418, shrunk to a quarter, lies just beyond its threshold
+    return predictor
 
 
 @pytest.fixture(scope="module")
