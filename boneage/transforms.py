@@ -166,6 +166,9 @@ class Augmentation:
         aspect: share by which width and height may differ further.
         shift: share of the side, in each direction.
         flip: probability of a mirror image (a right hand).
+        sharpness: of the finest details (an image less its 3 x 3 binomial mean), the share that is
+            added or taken away: what a scanner's or a resampling's filter does.
+        noise: standard deviation of normal noise, at most, where black to white is 1.
         gamma: exponent from 1 / (1 + gamma) to 1 + gamma (log-uniform).
         contrast: factor about the middle grey, from 1 - contrast to 1 + contrast.
         brightness: added grey, either way.
@@ -178,13 +181,15 @@ class Augmentation:
     aspect: float = 0.0
     shift: float = 0.0
     flip: float = 0.0
+    sharpness: float = 0.0
+    noise: float = 0.0
     gamma: float = 0.0
     contrast: float = 0.0
     brightness: float = 0.0
     border: float = 0.0
     marker: float = 0.0
 
-    DRAWS = 21  # uniform numbers an image takes
+    DRAWS = 25  # uniform numbers an image takes
 
     def draw(self, *seed: int) -> np.ndarray:
         """The random numbers of one image, (DRAWS,) float32 in [0, 1), from its own seed.
@@ -224,6 +229,18 @@ class Augmentation:
         images = F.grid_sample(images, grid, align_corners=False)
 
         column = (slice(None), None, None, None)
+        if self.sharpness:
+            binomial = images.new_tensor([0.25, 0.5, 0.25])
+            kernel = torch.outer(binomial, binomial)[None, None]
+            smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel)
+            images = images + (signed[:, 21] * self.sharpness)[column] * (images - smooth)
+        if self.noise:
+            # One field for all, each image's rolled by its own draws: the same on any device.
+            field = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
+            place = torch.arange(size, device=images.device)
+            y, x = ((place + (draws[:, i : i + 1] * size).long()) % size for i in (23, 24))
+            field = field.to(images)[y[:, None, :, None], x[:, None, None, :]]
+            images = images + (draws[:, 22] * self.noise)[column] * field
         gamma = torch.exp(signed[:, 6] * np.log1p(self.gamma))[column]
         contrast = (1 + signed[:, 7] * self.contrast)[column]
         brightness = (signed[:, 8] * self.brightness)[column]

@@ -346,7 +346,7 @@ def initialised(
         raise InputError(f"{architecture} has no single backbone that --init could start.")
     else:
         model.backbone.load_initialisation(init)
-        if architecture == "arcnn":
+        if architecture in ("arcnn", "finetuned"):
             model.load_heads(init)
     return model, origin_of(init)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, cat, nn, stack
 from torch.nn import functional as F
 
 from boneage.errors import InputError
-from boneage.models.backbones import AgeHead, Backbone, pool, torchvision_network
+from boneage.models.backbones import AgeHead, Backbone, pool, read_tensors, torchvision_network
 from boneage.models.registry import build
 
 
@@ -72,6 +73,14 @@ class FineTuned(nn.Module):
         """images (N, 3, H, W) normalised, sex (N,) int64 -> standardised ages."""
         describe = self.fully_connected or pool
         return FineTunedOutput(self.head(describe(self.backbone(images)), sex))
+
+    def load_heads(self, file: Path) -> None:
+        """Take over the whole-image head X of an AR-CNN's safetensors file, if there is one."""
+        tensors = read_tensors(file)
+        here = self.head.state_dict()
+        there = {name: tensors.get(f"recognition.whole_head.{name}") for name in here}
+        if all(t is not None and t.shape == here[name].shape for name, t in there.items()):
+            self.head.load_state_dict({name: t.float() for name, t in there.items()})
 
     def loss(self, output: FineTunedOutput, ages: Tensor) -> dict[str, Tensor]:
         """L1 on standardised ages (N,), averaged over the batch."""

@@ -18,7 +18,7 @@ from boneage.transforms import (
 
 EVERYTHING = Augmentation(
     rotation=20, scale=0.15, aspect=0.05, shift=0.06, flip=0.5, gamma=0.3, contrast=0.2,
-    brightness=0.1, border=0.5, marker=0.5,
+    brightness=0.1, border=0.5, marker=0.5, sharpness=0.8, noise=0.02,
 )  # fmt: skip
 
 
@@ -155,6 +155,30 @@ class TestAugmentation:
         half_diagonal = 81 / 2**0.5
         for extent in (rows.max() - rows.min(), columns.max() - columns.min()):
             assert extent.item() == pytest.approx(2 * half_diagonal, abs=3)
+
+    @pytest.mark.parametrize(("share", "sharper"), [(0.0, False), (1 - 1e-6, True)])
+    def test_sharpness_changes_the_finest_details_alone(
+        self, radiograph: np.ndarray, share: float, sharper: bool
+    ) -> None:
+        image = torch.tensor(radiograph)[None, None].float() / 255
+        draws = torch.full((1, Augmentation.DRAWS), 0.5)
+        plain = Augmentation().apply(image, draws, 128)
+        draws[0, 21] = share
+        changed = Augmentation(sharpness=0.8).apply(image, draws, 128)
+        steps = [x.diff(dim=-1).abs().mean().item() for x in (changed, plain)]
+        assert (steps[0] > 1.05 * steps[1]) if sharper else (steps[0] < 0.95 * steps[1])
+        coarse = [torch.nn.functional.avg_pool2d(x, 16) for x in (changed, plain)]
+        assert torch.allclose(*coarse, atol=0.01)
+
+    def test_noise_differs_between_images_and_has_its_standard_deviation(self) -> None:
+        image = torch.full((2, 1, 299, 299), 0.5)
+        draws = torch.full((2, Augmentation.DRAWS), 0.5)
+        draws[:, 22] = 1 - 1e-6
+        draws[1, 23] = 0.25
+        one, other = Augmentation(noise=0.05).apply(image, draws, 128)
+        assert one.std().item() == pytest.approx(0.05, rel=0.03)
+        correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
+        assert abs(correlation.item()) < 0.05
 
     def test_border_and_marker(self, radiograph: np.ndarray) -> None:
         dark = np.zeros_like(radiograph)

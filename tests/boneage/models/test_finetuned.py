@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from boneage.errors import InputError
+from boneage.models.arcnn import ARCNN
 from boneage.models.finetuned import EarlyFusion, FineTuned, LateFusion
 
 
@@ -32,6 +36,20 @@ class TestFineTuned:
     def test_other_backbones_have_none(self) -> None:
         with pytest.raises(InputError, match="resnet18 has no fully connected layers"):
             FineTuned("resnet18", fully_connected=True)
+
+
+class TestHeads:
+    @pytest.mark.parametrize(("sexes", "taken"), [(2, True), (1, False)])
+    def test_an_arcnn_gives_its_whole_image_head(
+        self, tmp_path: Path, sexes: int, taken: bool
+    ) -> None:
+        trained = ARCNN("resnet18", size=128, part_size=64, sexes=2)
+        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        model = FineTuned("resnet18", sexes=sexes)
+        before = model.head.linear.weight.clone()
+        model.load_heads(tmp_path / "trained.safetensors")
+        after = trained.recognition.whole_head.linear.weight if taken else before
+        assert torch.equal(model.head.linear.weight, after)
 
 
 class TestEarlyFusion:
