@@ -48,6 +48,11 @@ class Cell:
     remark: str = ""
 
     @property
+    def method(self) -> str:
+        """What the cell is named by where methods are compared."""
+        return self.row if self.column == "MAE" else self.column
+
+    @property
     def why(self) -> str:
         """Why the cell is empty as long as no weights fill it."""
         if self.unavailable:
@@ -81,6 +86,7 @@ class Table:
         task: ``hand`` or ``adult``.
         cells: in reading order.
         headline: compares whole methods on all cases, so its rows get the further statistics.
+        own: row and column of the paper's own method, which the others are compared with.
     """
 
     id: str
@@ -89,6 +95,7 @@ class Table:
     task: str
     cells: tuple[Cell, ...]
     headline: bool = False
+    own: tuple[str, str] | None = None
 
     @property
     def unit(self) -> str:
@@ -141,6 +148,7 @@ TABLES: tuple[Table, ...] = (
         f"{_LIU}, Table 1",
         "hand",
         (_a1(1, 5.87), _a1(2, 5.45), _a1(3, 4.32), _a1(4, 7.43)),
+        own=("male", "K=3"),
     ),
     Table(
         "A2",
@@ -193,6 +201,7 @@ TABLES: tuple[Table, ...] = (
             _row("A3", "AR-CNN", 4.38, recipe=_ARCNN, remark=_SINGLE),
         ),
         headline=True,
+        own=("AR-CNN", "MAE"),
     ),
     Table(
         "B1",
@@ -227,6 +236,7 @@ TABLES: tuple[Table, ...] = (
             )
         ),
         headline=True,
+        own=("VGG with hierarchical features", "MAE"),
     ),
     Table(
         "B3",

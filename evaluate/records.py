@@ -4,8 +4,8 @@ A record is one number of one table: ``{table, row, column, published, measured,
 unit, dataset, weights, recorded, refused}``, with ``why`` where nothing was measured and ``note``
 where a reader must know something more. Tables A and B are the papers'; S1 (further statistics), S2
 (MAE by age and sex), S3 (paired differences between units) and S4 (weights that fill no row of the
-papers) are the project's own, as are S5 to S11 (robustness, attention boxes, refusals, prediction
-intervals by assessed age).
+papers) are the project's own, as are S5 to S12 (robustness, attention boxes, refusals, prediction
+intervals by assessed age, paired differences between methods).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -265,23 +265,72 @@ def difference_records(cases: Sequence[CaseRow]) -> list[Record]:
                 published[sex, second].published or 0
             )
             for weights, members in unite(columns.get(first, [])):
-                partners = {row.id: row for row in others.get(weights, ())}
-                done = [
-                    row
-                    for row in members
-                    if row.assessed is not None
-                    and row.id in partners
-                    and partners[row.id].assessed is not None
-                ]
-                a, actual, keys = _arrays(done)
-                b, _, _ = _arrays([partners[row.id] for row in done])
                 record = empty_record(
                     "S3", sex, f"{first} - {second}", dataset, "months",
                     published=round(difference, 2), weights=weights,
                 )  # fmt: skip
-                record["refused"] = len(members) - len(done)
-                records.append(fill(record, np.abs(a - actual) - np.abs(b - actual), keys))
+                records.append(_difference(record, members, others.get(weights, ())))
     return records
+
+
+def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
+    """Table S12: differences of MAE between a paper's own method and others, on the same cases.
+
+    The others are those of its table and, of a comparison of methods, the weights of table S4 that
+    fill no row of any. The published value is the difference of the two published MAE.
+    """
+    places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
+    units: dict[str, str] = {}
+    for row in cases:
+        units.setdefault(row.dataset, row.unit)
+        places.setdefault((row.dataset, row.table, row.row, row.column), []).append(row)
+    in_papers = {row.weights for row in cases if row.table != FURTHER}
+    records = []
+    for dataset, unit in units.items():
+        further = [
+            (Cell(*place[1:], published=None), rows)
+            for place, rows in places.items()
+            if place[:2] == (dataset, FURTHER) and in_papers.isdisjoint(row.weights for row in rows)
+        ]
+        for table in (table for table in tables(TASKS[unit]) if table.own):
+            cells = {
+                cell: places.get((dataset, cell.table, cell.row, cell.column), [])
+                for cell in table.cells
+            }
+            (own,) = (cell for cell in cells if (cell.row, cell.column) == table.own)
+            others = [(cell, rows) for cell, rows in cells.items() if cell != own]
+            for cell, rows in others + (further if table.headline else []):
+                for (ours, members), (theirs, partners) in product(unite(cells[own]), unite(rows)):
+                    difference = (
+                        None
+                        if own.published is None or cell.published is None
+                        else round(own.published - cell.published, DECIMALS)
+                    )
+                    record = empty_record(
+                        "S12", table.id, f"{own.method} - {cell.method}", dataset, unit,
+                        published=difference, weights=f"{ours}, {theirs}",
+                    )  # fmt: skip
+                    record["recorded"] = any(
+                        row.weights.startswith(RECORDED) for row in (*members, *partners)
+                    )
+                    records.append(_difference(record, members, partners))
+    return records
+
+
+def _difference(record: Record, members: Sequence[CaseRow], partners: Sequence[CaseRow]) -> Record:
+    """Fill a record with the mean difference of two absolute errors of the same case.
+
+    Only cases that both sides have count; those that either refused are counted as refused.
+    """
+    other = {row.id: row for row in partners}
+    shared = [row for row in members if row.id in other]
+    done = [
+        row for row in shared if row.assessed is not None and other[row.id].assessed is not None
+    ]
+    a, actual, keys = _arrays(done)
+    b, _, _ = _arrays([other[row.id] for row in done])
+    record = {**record, "refused": len(shared) - len(done)}
+    return fill(record, np.abs(a - actual) - np.abs(b - actual), keys)
 
 
 def _share(limit: float, unit: str) -> Statistic:

@@ -19,6 +19,7 @@ from evaluate.records import (
     difference_records,
     further_records,
     interval_band_records,
+    method_difference_records,
     published_records,
     statistics_records,
 )
@@ -106,9 +107,10 @@ def report(
     """
     records: list[Record] = []
     grids: list[Grid] = []
-    published, differences, further = (
+    published, differences, methods, further = (
         published_records(cases),
         difference_records(cases),
+        method_difference_records(cases),
         further_records(cases),
     )
     for dataset, unit in {row.dataset: row.unit for row in cases}.items():
@@ -145,6 +147,10 @@ def report(
         if found := _select(further, "S4", dataset):
             title = f"S4. Weights outside the papers' comparisons, MAE in {unit}, on {dataset}"
             grids.append(_comparison(title, found, {}))
+            records += found
+        if found := _select(methods, "S12", dataset):
+            title = f"S12. Differences of MAE between methods in {unit}, on {dataset}"
+            grids.append(_comparison(title, found, {}, [_S12]))
             records += found
         if unit == "months":
             found = robustness.records(cases, dataset)
@@ -191,6 +197,11 @@ _ALL_INSIDE = (
 _S3 = (
     "Paired on the same cases; a negative difference says that the first unit errs less, an "
     "interval that holds 0 says that these cases do not decide it."
+)
+_S12 = (
+    "Paired on the same cases, those of one sex where either side has one sex only; a negative "
+    "difference says that the first method errs less, an interval that holds 0 says that these "
+    "cases do not decide it. Each is one training, whose own chance no interval here holds."
 )
 
 

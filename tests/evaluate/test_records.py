@@ -199,6 +199,34 @@ def test_differences_are_paired() -> None:
     assert (partial["measured"], partial["n"], partial["refused"]) == (-3.0, 1, 1)
 
 
+def test_methods_are_compared_on_the_cases_that_both_assessed() -> None:
+    errors = {
+        ("A3", "AR-CNN", "ours"): (1, 2, 3, None),
+        ("A3", "Larson 2018", "months"): (2, 4, None, 9),
+        ("S4", "single", "single"): (5, 5, 5, 5),
+        ("S4", "months", "months"): (2, 4, None, 9),  # fills a row of A3: compared there
+    }
+    cases = [
+        row(id, error, place=(table, name, "MAE"), weights=weights)
+        for (table, name, weights), found in errors.items()
+        for id, error in zip("1234", found, strict=True)
+    ]
+    found = records.method_difference_records(cases)
+    assert [r["column"] for r in found if r["measured"]] == [
+        "AR-CNN - Larson 2018", "AR-CNN - single"
+    ]  # fmt: skip
+    paper = cell(found, "S12", "A3", "AR-CNN - Larson 2018")
+    assert (paper["measured"], paper["n"], paper["refused"]) == (-1.5, 2, 2)
+    assert paper["published"] == pytest.approx(4.38 - 6.24)
+    assert paper["weights"] == "ours, months"
+    other = cell(found, "S12", "A3", "AR-CNN - single")
+    assert (other["measured"], other["n"], other["published"]) == (-3.0, 3, None)
+
+
+def test_without_the_own_method_nothing_is_compared() -> None:
+    assert records.method_difference_records([row("1", 3.0, place=("S4", "mine", "MAE"))]) == []
+
+
 def test_weights_outside_the_papers_get_a_table() -> None:
     cases = [row("1", 3.0, place=("S4", "mine", "MAE")), row("2", 5.0, place=("S4", "mine", "MAE"))]
     (record,) = records.further_records(cases)
