@@ -235,12 +235,12 @@ class Augmentation:
             smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel)
             images = images + (signed[:, 21] * self.sharpness)[column] * (images - smooth)
         if self.noise:
-            # One field for all, each image's rolled by its own draws: the same on any device.
-            field = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
+            # One field of noise for all, each image's rolled by its own draws: alike on any device.
+            noise = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
             place = torch.arange(size, device=images.device)
             y, x = ((place + (draws[:, i : i + 1] * size).long()) % size for i in (23, 24))
-            field = field.to(images)[y[:, None, :, None], x[:, None, None, :]]
-            images = images + (draws[:, 22] * self.noise)[column] * field
+            rolled = noise.to(images)[y[:, None, :, None], x[:, None, None, :]]
+            images = images + (draws[:, 22] * self.noise)[column] * rolled
         gamma = torch.exp(signed[:, 6] * np.log1p(self.gamma))[column]
         contrast = (1 + signed[:, 7] * self.contrast)[column]
         brightness = (signed[:, 8] * self.brightness)[column]
