@@ -423,10 +423,13 @@ def chosen_precision(wanted: str, model: nn.Module, size: int) -> str:
 
 
 def commit() -> str:
-    """The commit of the code that trains, or ``unknown`` outside a repository."""
+    """The commit of the code that trains, or ``unknown`` outside a repository.
+
+    It ends in ``-dirty`` where a tracked file has changes that are in no commit.
+    """
     try:
         return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
             capture_output=True,
             text=True,
             check=True,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -15,7 +16,7 @@ from boneage import hub, images
 from boneage.predictor import Predictor
 from train import loop
 from train import recipe as recipes
-from train.__main__ import is_same_network, main
+from train.__main__ import commit, is_same_network, main
 
 WriteRecipe = Callable[..., Path]
 
@@ -470,3 +471,22 @@ class TestStart:
         for name in learnt.keys() - set(kept):  # resampled
             now, before = large.get_parameter(name), learnt[name]
             assert torch.allclose(now.sum(1), before.sum(1), atol=0.05), name
+
+
+def test_commit_says_whether_the_code_was_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        return subprocess.check_output(["git", *who, *arguments], cwd=tmp_path, text=True).strip()
+
+    code = tmp_path / "code.py"
+    monkeypatch.setattr("train.__main__.__file__", str(code))
+    code.write_text("1")
+    assert commit() == "unknown"
+    git("init", "--quiet")
+    git("add", "code.py")
+    git("commit", "--quiet", "--message", "one")
+    assert commit() == git("rev-parse", "HEAD")
+    code.write_text("2")
+    assert commit() == git("rev-parse", "HEAD") + "-dirty"
