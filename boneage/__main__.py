@@ -16,7 +16,6 @@ from boneage.views import PROJECTIONS, REGIONS
 
 if TYPE_CHECKING:
     from boneage.batch import Item, Outcome
-    from boneage.ledger import Ledger
     from boneage.predictor import Predictor
 
 HEAT_MAP_OPACITY = 0.45  # bones stay visible below the map
@@ -374,6 +373,8 @@ def assess_items(
     predictor: Predictor, items: Sequence[Item], folder: Path, args: argparse.Namespace
 ) -> int:
     """Assess what the ledger in ``folder`` does not hold yet, and print all; the exit code."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from tqdm import tqdm
 
     from boneage import batch
@@ -405,13 +406,20 @@ def assess_items(
         )
         heat_map = args.report or (bool(args.out) and predictor.config["task"] == "adult")
         batches = batch.assess(predictor, pending, batch_size=args.batch_size, heat_map=heat_map)
-        with bar, closing(batches):
+        with bar, closing(batches), ThreadPoolExecutor(batch.THREADS) as pool:
             for outcomes in batches:
+                assessed = [outcome for outcome in outcomes if outcome.assessment is not None]
+                pictures: list[str | None] = [None] * len(assessed)
+                if args.out:
+                    pictures = [ledger.picture(outcome.item.source) for outcome in assessed]
+                    paths = [folder / f"{picture}.png" for picture in pictures]
+                    list(pool.map(draw, assessed, paths))
+                left = iter(pictures)
                 for outcome in outcomes:
                     reason = outcome.failure
                     if outcome.assessment is not None:
                         reason = outcome.assessment.refused
-                        picture = draw(outcome, ledger, folder) if args.out else None
+                        picture = next(left)
                         if args.report:
                             write_report(outcome, error, folder / f"{picture}.pdf")
                         ledger.add(outcome, picture)
@@ -444,8 +452,8 @@ def assess_items(
     return 1 if failed else 0
 
 
-def draw(outcome: Outcome, ledger: Ledger, folder: Path) -> str:
-    """Write the radiograph that was assessed as a picture; returns its name without ending.
+def draw(outcome: Outcome, path: Path) -> None:
+    """Write the radiograph that was assessed as a picture.
 
     Boxes are drawn where there are any; an adult's has the heat map laid over it.
     """
@@ -457,10 +465,9 @@ def draw(outcome: Outcome, ledger: Ledger, folder: Path) -> str:
     film = explain.display_image(radiograph.pixels)
     if assessment.task == "adult" and assessment.heat_map is not None:
         film = explain.overlay_heat_map(film, assessment.heat_map, HEAT_MAP_OPACITY)
-    name = ledger.picture(outcome.item.source)
     size = (radiograph.width, radiograph.height)
-    explain.draw_boxes(film, assessment, size).save(folder / f"{name}.png")
-    return name
+    # A third of the usual level's time for a quarter more bytes.
+    explain.draw_boxes(film, assessment, size).save(path, compress_level=1)
 
 
 def write_report(outcome: Outcome, error: str, path: Path) -> None:
