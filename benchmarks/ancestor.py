@@ -45,6 +45,7 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
             {
                 "ours": lambda: network(images, sex),
                 "theirs": lambda: forward(network, images, sex),
+                "theirs, plain": lambda: forward(network, images, sex, crop_plainly),
                 "our stage": ours,
                 "their stage": lambda: parts_of(network, images, scores),
                 "their plain stage": lambda: parts_of(network, images, scores, crop_plainly),
@@ -59,6 +60,11 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
         Measurement("forward", seconds["ours"]),
         Measurement("the ancestor's way", seconds["theirs"]),
         at_least=FORWARD,
+    )
+    yield Outcome(
+        subject,
+        Measurement("forward", seconds["ours"]),
+        Measurement("the ancestor's way, its own resizing", seconds["theirs, plain"]),
     )
     yield Outcome(
         subject,
@@ -98,13 +104,13 @@ def batch_of(count: int, size: int) -> tuple[Tensor, Tensor]:
     return images, torch.arange(count) % 2
 
 
-def forward(network: ARCNN, images: Tensor, sex: Tensor) -> ARCNNOutput:
+def forward(network: ARCNN, images: Tensor, sex: Tensor, crop: Crop | None = None) -> ARCNNOutput:
     """What the network does, the ancestor's way."""
     from boneage.models.arcnn import ARCNNOutput, Proposals
 
     features = network.backbone(images)
     scores = network.attention.score(features, sex)
-    parts, boxes, chosen = parts_of(network, images, scores)
+    parts, boxes, chosen = parts_of(network, images, scores, crop)
     whole, concatenated, assessed = network.recognition(features, parts, sex)
     proposals = Proposals(boxes, scores.gather(1, chosen))
     return ARCNNOutput(whole, concatenated, assessed, proposals, network.recognition.parts_used)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +27,7 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
         most: take only so many radiographs.
     """
     from boneage import batch, datasets
-    from boneage.ledger import Ledger
+    from boneage.__main__ import assess_items, parser
     from boneage.predictor import Predictor
     from evaluate.cases import Writer
     from evaluate.processes import Processes
@@ -42,14 +45,17 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
         for name, backbone in backbones.items()
     }
 
-    def assess() -> None:
+    arguments = ["assess", ".", "--batch-size", str(BATCH), "--out", "."]
+    drawing = parser().parse_args(arguments)
+    plain = parser().parse_args(arguments[:-2])
+
+    def assess(options: argparse.Namespace) -> None:
         with (
             tempfile.TemporaryDirectory() as folder,
-            Ledger(Path(folder), predictor.id, predictor.revision) as ledger,
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
         ):
-            for outcomes in batch.assess(predictor, items, batch_size=BATCH):
-                for outcome in outcomes:
-                    ledger.add(outcome)
+            assess_items(predictor, items, Path(folder), options)
 
     cells = filled_cells(predictor.config, predictor.id)
     folder = datasets.load(DATA / "rsna-test")
@@ -64,10 +70,14 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
         for compute in batches:
             compute()
 
-    tasks = {"assess": assess, "evaluate": evaluate}
+    tasks = {
+        "boneage assess: read, assessed, printed": partial(assess, plain),
+        "boneage assess --out: read, assessed, drawn, written": partial(assess, drawing),
+        "evaluate: read, assessed, written": evaluate,
+    }
     seconds = alternate({**tasks, **{k: partial(floor, v) for k, v in floors.items()}}, repeats)
     subject = f"{len(items)} files of 299 px, batches of {BATCH}, {predictor.precision}"
-    for task, done in (("assess", "boneage assess"), ("evaluate", "evaluate")):
-        measured = Measurement(f"{done}: read, assessed, written to disk", seconds[task])
+    for task in tasks:
+        measured = Measurement(task, seconds[task])
         for name, target in (("backbone as trained", TARGET), (FOLDED, None)):
             yield Outcome(subject, measured, Measurement(name, seconds[name]), at_least=target)

@@ -22,7 +22,7 @@ STEP, LOADER = 0.85, 2.0  # targets
 
 
 def run(repeats: int = 5) -> Iterator[Outcome]:
-    """The recipes of the released weights, in the precision that a training would take here."""
+    """The recipes without frozen blocks, in the precision that a training would take here."""
     from accelerate.state import AcceleratorState
 
     from train.__main__ import keep_freed_memory
