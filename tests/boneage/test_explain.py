@@ -72,6 +72,21 @@ class TestGradCam:
         assert torch.allclose(maps, expected, atol=1e-4)
         assert not model.heat_map_layer._forward_hooks
 
+    def test_only_what_follows_the_layer_is_differentiated(self) -> None:
+        """Neither the layers before it nor the parts, which go through the same layers."""
+        model = ARCNN("resnet18", size=128, part_size=64, sexes=1).eval().requires_grad_(False)
+        images, sex = torch.randn(1, 3, 128, 128), torch.zeros(1, dtype=torch.long)
+        seen: dict[str, list[bool]] = {}
+        for name in ("layer2", "layer4"):
+            layer = layer_of(model, f"backbone.{name}")
+            layer.register_forward_hook(
+                lambda _m, _i, output, name=name: seen.setdefault(name, []).append(
+                    output.requires_grad
+                )
+            )
+        grad_cam(layer_of(model, "backbone.layer3"), lambda: model(images, sex).whole)
+        assert seen == {"layer2": [False, False], "layer4": [True, False]}
+
     @pytest.mark.parametrize(
         ("name", "arguments", "layer_name"),
         [
