@@ -326,7 +326,8 @@ def _intervals(config: Mapping[str, Any]) -> list[str]:
     return [
         f"Prediction intervals: an assessed age plus and minus the half-width of its band covers "
         f"the reference age with a probability of {interval['coverage']:.0%}, for cases drawn as "
-        "the validation images are (split-conformal):\n",
+        "the validation images are (split-conformal). That supposes weights that these images did "
+        f"not help to select; selected on: {interval['weights_selected_on']}.\n",
         f"| assessed age from, {config['unit']} | half-width | validation cases |",
         "|---|---|---|",
         *(f"| {b['from']:g} | {b['half_width']:.2f} | {b['cases']} |" for b in interval["bands"]),

@@ -34,6 +34,7 @@ AGE_BANDS = {
     "years": ((0, 18), (18, 30), (30, 40), (40, 50), (50, 60), (60, 70), (70, 80), (80, None)),
 }
 WITHIN = {"months": (6, 12, LARGEST_DEVIATION_MONTHS, 24), "years": (2, 5, 10)}
+BOTH = "both"
 DIFFERENCES = (("C", "X"), ("assembling", "X"), ("assembling", "C"))
 
 
@@ -249,25 +250,26 @@ def age_band_records(group: Group) -> list[Record]:
 def difference_records(cases: Sequence[CaseRow]) -> list[Record]:
     """Table S3: differences of MAE between the units of table A2, on the same cases.
 
-    The published value is the difference of the two published MAE.
+    The published value is the difference of the two published MAE; of both sexes together nothing
+    is published.
     """
     published = {(cell.row, cell.column): cell for t in tables("hand") for cell in t.cells}
     places: dict[tuple[str, str], dict[str, list[CaseRow]]] = {}
     for row in cases:
         if row.table == "A2":
-            columns = places.setdefault((row.dataset, row.row), {})
-            columns.setdefault(row.column, []).append(row)
+            for name in (row.row, BOTH):
+                columns = places.setdefault((row.dataset, name), {})
+                columns.setdefault(row.column, []).append(row)
     records = []
     for (dataset, sex), columns in places.items():
         for first, second in DIFFERENCES:
             others = dict(unite(columns.get(second, [])))
-            difference = (published[sex, first].published or 0) - (
-                published[sex, second].published or 0
-            )
+            cells = [published.get((sex, unit)) for unit in (first, second)]
+            a, b = (None if cell is None else cell.published for cell in cells)
             for weights, members in unite(columns.get(first, [])):
                 record = empty_record(
                     "S3", sex, f"{first} - {second}", dataset, "months",
-                    published=round(difference, 2), weights=weights,
+                    published=None if a is None or b is None else round(a - b, 2), weights=weights,
                 )  # fmt: skip
                 records.append(_difference(record, members, others.get(weights, ())))
     return records

@@ -37,7 +37,8 @@ BATCH = 16  # images assessed together
 NOTE = (
     "Share of the images that are given no age. The right reason is that the image shows no hand, "
     "or how the hand is turned. Hands as they are and mirrored should be assessed. Nothing was "
-    "fitted to any image that shows no hand."
+    "fitted to any image that shows no hand. Intervals resample images: chest radiographs of one "
+    "patient count apiece, and all CT projections are of one volume."
 )
 
 

@@ -194,6 +194,10 @@ _ALL_INSIDE = (
     "Where every case is inside, resampling cannot show a case outside, and the interval has no "
     "width; by the rule of three, up to 300 / n % of all such cases may still lie outside."
 )
+_ALL_REFUSED = (
+    "Where all of a kind are refused, resampling cannot show one that is not, and the interval has "
+    "no width; by the rule of three, up to 300 / n % of all such images may still get an age."
+)
 _S3 = (
     "Paired on the same cases; a negative difference says that the first unit errs less, an "
     "interval that holds 0 says that these cases do not decide it."
@@ -201,7 +205,8 @@ _S3 = (
 _S12 = (
     "Paired on the same cases, those of one sex where either side has one sex only; a negative "
     "difference says that the first method errs less, an interval that holds 0 says that these "
-    "cases do not decide it. Each is one training, whose own chance no interval here holds."
+    "cases do not decide it. The methods differ in backbone, size and hours of training, see "
+    "docs/experiments.md; each is one training, whose own chance no interval here holds."
 )
 
 
@@ -248,7 +253,7 @@ def _robustness(dataset: str, records: Sequence[Record]) -> Grid:
 def _refusal(row: RefusalRow, records: Sequence[Record], weights: Sequence[Description]) -> Grid:
     title = f"S10. Images refused, by {row.weights}; hands: {row.dataset}"
     accepted = next((entry["accepted"] for entry in weights if entry["weights"] == row.weights), "")
-    notes = [refusal.NOTE, f"Of the validation images {accepted} are accepted.", _ALL_INSIDE]
+    notes = [refusal.NOTE, f"Of the validation images {accepted} are accepted.", _ALL_REFUSED]
     return _matrix(title, records, "Image", refusal.COLUMNS, notes)
 
 

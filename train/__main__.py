@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's; "
         "the whole network from a run of the same network, be it of another size or region; of "
-        "another AR-CNN also its heads",
+        "another AR-CNN also its heads; of an AR-CNN a single-stage network takes the head X",
     )
     p.add_argument(
         "--precision",

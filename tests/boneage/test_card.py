@@ -169,8 +169,10 @@ def test_what_was_calibrated() -> None:
         {"from": 0.0, "half_width": 30.5, "cases": 50},
         {"from": 48.0, "half_width": 14.25, "cases": 661},
     ]
-    calibrated = {"interval": {"coverage": 0.9, "bands": bands}, "refusal": {"threshold": 1.0}}
+    interval = {"coverage": 0.9, "bands": bands, "weights_selected_on": "the other half"}
+    calibrated = {"interval": interval, "refusal": {"threshold": 1.0}}
     card = model_card("mine", config("hand", ["F", "M"], "rsna-299") | calibrated, [])
     assert "An image unlike the training images is refused." in card
     assert "with a probability of 90%" in card
+    assert "selected on: the other half." in card
     assert "| 48 | 14.25 | 661 |" in card

@@ -199,9 +199,20 @@ def test_differences_are_paired() -> None:
     assert (partial["measured"], partial["n"], partial["refused"]) == (-3.0, 1, 1)
 
 
+def test_units_are_also_compared_for_both_sexes_together() -> None:
+    cases = [
+        row(id, error, sex=sex, place=("A2", name, unit))
+        for unit, errors in {"X": (4, 8), "C": (2, 7)}.items()
+        for id, error, sex, name in zip("12", errors, "FM", ("female", "male"), strict=True)
+    ]
+    both = cell(records.difference_records(cases), "S3", "both", "C - X")
+    assert (both["measured"], both["n"], both["published"]) == (-1.5, 2, None)
+
+
 def test_methods_are_compared_on_the_cases_that_both_assessed() -> None:
     errors = {
         ("A3", "AR-CNN", "ours"): (1, 2, 3, None),
+        ("A3", "Spampinato 2017", f"{RECORDED}bonet"): (9, 9, 9, None),
         ("A3", "Larson 2018", "months"): (2, 4, None, 9),
         ("S4", "single", "single"): (5, 5, 5, 5),
         ("S4", "months", "months"): (2, 4, None, 9),  # fills a row of A3: compared there
@@ -212,15 +223,34 @@ def test_methods_are_compared_on_the_cases_that_both_assessed() -> None:
         for id, error in zip("1234", found, strict=True)
     ]
     found = records.method_difference_records(cases)
-    assert [r["column"] for r in found if r["measured"]] == [
-        "AR-CNN - Larson 2018", "AR-CNN - single"
-    ]  # fmt: skip
+    assert [(r["column"], r["recorded"]) for r in found if r["measured"]] == [
+        ("AR-CNN - Spampinato 2017", True),
+        ("AR-CNN - Larson 2018", False),
+        ("AR-CNN - single", False),
+    ]
     paper = cell(found, "S12", "A3", "AR-CNN - Larson 2018")
     assert (paper["measured"], paper["n"], paper["refused"]) == (-1.5, 2, 2)
     assert paper["published"] == pytest.approx(4.38 - 6.24)
     assert paper["weights"] == "ours, months"
     other = cell(found, "S12", "A3", "AR-CNN - single")
     assert (other["measured"], other["n"], other["published"]) == (-3.0, 3, None)
+
+
+def test_boys_alone_are_compared_with_boys() -> None:
+    """Table A1's own method, and weights of one sex beside weights of both."""
+    cases = [
+        *(row(id, 2, sex="M", place=("A1", "male", "K=3"), weights="k3") for id in "12"),
+        *(row(id, 3, sex="M", place=("A1", "male", "K=1"), weights="k1") for id in "12"),
+        row("1", 1, sex="M"),
+        row("3", 7),
+        row("1", 5, sex="M", place=("S4", "boys", "MAE"), weights="boys"),
+    ]
+    found = records.method_difference_records(cases)
+    by_parts = cell(found, "S12", "A1", "K=3 - K=1")
+    assert (by_parts["measured"], by_parts["n"]) == (-1.0, 2)
+    assert by_parts["published"] == pytest.approx(4.32 - 5.87)
+    boys = cell(found, "S12", "A3", "AR-CNN - boys")
+    assert (boys["measured"], boys["n"]) == (-4.0, 1)
 
 
 def test_without_the_own_method_nothing_is_compared() -> None:

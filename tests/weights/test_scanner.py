@@ -51,7 +51,8 @@ def films(predictor: Predictor, rsna_fullsize_dir: Path) -> list[Hand]:
 
 def assessed(predictor: Predictor, pairs: list[tuple[Radiograph, str]]) -> list[Hand]:
     found = predictor.assess([radiograph for radiograph, _ in pairs], [sex for _, sex in pairs])
-    return [(r, sex, a.age or 0.0) for (r, sex), a in zip(pairs, found, strict=True)]
+    assert all(a.age is not None for a in found), [a.refused for a in found]
+    return [(r, sex, a.age) for (r, sex), a in zip(pairs, found, strict=True)]
 
 
 def moved(
