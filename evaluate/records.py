@@ -261,7 +261,7 @@ def difference_records(cases: Sequence[CaseRow]) -> list[Record]:
                 columns = places.setdefault((row.dataset, name), {})
                 columns.setdefault(row.column, []).append(row)
     records = []
-    for (dataset, sex), columns in places.items():
+    for (dataset, sex), columns in sorted(places.items(), key=lambda item: item[0][1] == BOTH):
         for first, second in DIFFERENCES:
             others = dict(unite(columns.get(second, [])))
             cells = [published.get((sex, unit)) for unit in (first, second)]
