@@ -64,7 +64,7 @@ def test_results_show_tables_and_load_figures_when_seen(page: Page, errors: list
 
 def test_reasons_unfold(page: Page, errors: list[str]) -> None:
     open_tab(page, "Results")
-    reason = page.locator("#results details :text('not trained here')").first
+    reason = page.locator("#results details :text('nothing to run')").first
     assert not reason.is_visible()
     page.locator("#results summary:has-text('Remarks')").first.click()
     assert reason.is_visible()
