@@ -21,7 +21,7 @@ from tqdm import tqdm
 from boneage import hub
 from boneage.card import model_card
 from boneage.errors import InputError
-from boneage.models.backbones import freeze_batch_norm
+from boneage.models.backbones import fold_in_training, freeze_batch_norm
 from boneage.precision import forbid_tf32
 from boneage.transforms import Preprocess
 from train.data import Batch, Batches
@@ -82,6 +82,8 @@ class Trainer:
             model.set_ages(self.mean, self.sd)
         self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
         self.frozen = freeze(self.raw, settings.frozen)
+        if settings.freeze_batch_norm:
+            fold_in_training(self.raw)
         self.places = Places(batches.whole)
         share_dropout(self.raw, self.places)
         average = moving_average(settings.ema)

