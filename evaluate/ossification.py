@@ -64,7 +64,8 @@ MEASURES = {
 AREA = "mean area of a box, share of the image"
 RANKS = ("R1", "R1-R2", "R1-R3")
 COLUMNS = (*RANKS, *(f"{RANKS[-1]}, {name}" for name in SEX_NAMES.values()))
-BY_NAME = (AGENT, *(f"{AGENT}, {name}" for name in SEX_NAMES.values()), USUAL)
+SCORED_BY_NAME = (AGENT, RANDOM, CENTRAL, USUAL)
+BY_NAME = (AGENT, *(f"{AGENT}, {name}" for name in SEX_NAMES.values()), *SCORED_BY_NAME[1:])
 AGREEMENT = ("mean IoU", "centres inside the other's box")
 
 
@@ -208,7 +209,7 @@ def score(
                 rows += [
                     Score(*place, name, ranks, region, *h.expected(choice, region))
                     for name, (h, choice) in choosers.items()
-                    if name in (AGENT, USUAL)
+                    if name in SCORED_BY_NAME
                     for region in NAMES
                 ]
     return rows

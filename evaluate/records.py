@@ -21,7 +21,14 @@ import numpy as np
 from boneage import metrics
 from boneage.sex import SEX_NAMES
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
-from evaluate.published import FURTHER, LARGEST_DEVIATION_MONTHS, TASKS, Cell, tables
+from evaluate.published import (
+    EQUAL_TIME,
+    FURTHER,
+    LARGEST_DEVIATION_MONTHS,
+    TASKS,
+    Cell,
+    tables,
+)
 
 Record = dict[str, Any]
 Function = Callable[[np.ndarray], np.ndarray]
@@ -279,7 +286,8 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
     """Table S12: differences of MAE between a paper's own method and others, on the same cases.
 
     The others are those of its table and, of a comparison of methods, the weights of table S4 that
-    fill no row of any. The published value is the difference of the two published MAE.
+    fill no row of any. The published value is the difference of the two published MAE. Of table S4
+    itself the two of :data:`evaluate.published.EQUAL_TIME` are compared.
     """
     places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
     units: dict[str, str] = {}
@@ -302,20 +310,32 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
             (own,) = (cell for cell in cells if (cell.row, cell.column) == table.own)
             others = [(cell, rows) for cell, rows in cells.items() if cell != own]
             for cell, rows in others + (further if table.headline else []):
-                for (ours, members), (theirs, partners) in product(unite(cells[own]), unite(rows)):
-                    difference = (
-                        None
-                        if own.published is None or cell.published is None
-                        else round(own.published - cell.published, DECIMALS)
-                    )
-                    record = empty_record(
-                        "S12", table.id, f"{own.method} - {cell.method}", dataset, unit,
-                        published=difference, weights=f"{ours}, {theirs}",
-                    )  # fmt: skip
-                    record["recorded"] = any(
-                        row.weights.startswith(RECORDED) for row in (*members, *partners)
-                    )
-                    records.append(_difference(record, members, partners))
+                records += _method_differences(dataset, unit, (own, cells[own]), (cell, rows))
+        methods = {cell.row: (cell, rows) for cell, rows in further}
+        if methods.keys() >= set(EQUAL_TIME):
+            first, second = (methods[name] for name in EQUAL_TIME)
+            records += _method_differences(dataset, unit, first, second)
+    return records
+
+
+def _method_differences(
+    dataset: str, unit: str, first: tuple[Cell, list[CaseRow]], second: tuple[Cell, list[CaseRow]]
+) -> list[Record]:
+    """Records of S12: the first cell's errors less the second's, by each pair of weights."""
+    (own, cases), (cell, others) = first, second
+    records = []
+    for (ours, members), (theirs, partners) in product(unite(cases), unite(others)):
+        difference = (
+            None
+            if own.published is None or cell.published is None
+            else round(own.published - cell.published, DECIMALS)
+        )
+        record = empty_record(
+            "S12", own.table, f"{own.method} - {cell.method}", dataset, unit,
+            published=difference, weights=f"{ours}, {theirs}",
+        )  # fmt: skip
+        record["recorded"] = any(row.weights.startswith(RECORDED) for row in (*members, *partners))
+        records.append(_difference(record, members, partners))
     return records
 
 

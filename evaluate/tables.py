@@ -206,7 +206,9 @@ _S12 = (
     "Paired on the same cases, those of one sex where either side has one sex only; a negative "
     "difference says that the first method errs less, an interval that holds 0 says that these "
     "cases do not decide it. The methods differ in backbone, size and hours of training, see "
-    "docs/experiments.md; each is one training, whose own chance no interval here holds."
+    "docs/experiments.md, but for the two of table S4: they went on from the same weights for the "
+    "same processor time, with parts and without. Each is one training, whose own chance no "
+    "interval here holds."
 )
 
 

@@ -22,7 +22,17 @@ from evaluate import __main__ as command
 from evaluate import ossification
 from evaluate.cases import read_boxes
 from evaluate.figures import annotated_boxes
-from evaluate.ossification import AGENT, MEAN, OBSERVERS, USUAL, Annotated, Region, Score
+from evaluate.ossification import (
+    AGENT,
+    CENTRAL,
+    MEAN,
+    OBSERVERS,
+    RANDOM,
+    USUAL,
+    Annotated,
+    Region,
+    Score,
+)
 from evaluate.run import Dataset, evaluate, render
 
 REGIONS = (
@@ -168,7 +178,9 @@ def test_scores_are_those_of_the_boxes(
         assert values == pytest.approx(expected, abs=0.01)
     assert {s.boxes for s in scores} == set(ossification.CHOOSERS)
     assert {s.region for s in scores if s.boxes == MEAN} == {"any"}
-    assert {s.region for s in scores if s.boxes == USUAL} == {"any", *ossification.NAMES}
+    for chooser in (AGENT, RANDOM, CENTRAL, USUAL):
+        found = {s.region for s in scores if s.boxes == chooser}
+        assert found == {"any", *ossification.NAMES}, chooser
 
 
 def test_fixed_boxes_leave_the_image_itself_out(
