@@ -30,22 +30,27 @@ def run(repeats: int = 5) -> Iterator[Outcome]:
     keep_freed_memory()  # as a training does
     for name, summary in RECIPES.items():
         with tempfile.TemporaryDirectory() as folder:
-            yield from steps_of(prepare(name, Path(folder)), summary, repeats)
+            yield from steps_of(*prepare(name, Path(folder)), summary, repeats)
         AcceleratorState._reset_state()  # the next recipe may compute in another precision
 
 
-def steps_of(trainer: Trainer, summary: str, repeats: int) -> Iterator[Outcome]:
+def steps_of(trainer: Trainer, plain: nn.Module, summary: str, repeats: int) -> Iterator[Outcome]:
     """The step and the loader of a training; the loader makes images ready for the network."""
+    import torch
     from torch.utils.data import DataLoader
 
     loader = DataLoader(trainer.batches, batch_size=None)
     batches = chain.from_iterable(repeat(loader))  # epoch after epoch
-    model = prepared_model(trainer)
+    begin_epoch(trainer, trainer.model)
+    floors = {"bare": copy.deepcopy(trainer.raw)}
+    if trainer.recipe.optimisation.freeze_batch_norm:
+        floors["plain"] = plain.to(trainer.accelerator.device, memory_format=torch.channels_last)
+        begin_epoch(trainer, plain)
     seconds = alternate(
         {
             "step": complete(trainer, lambda: trainer.train_step(next(batches))),
-            "bare": complete(trainer, bare_step(trainer, model)),
             "loader": complete(trainer, lambda: [trainer.images_of(batch) for batch in loader]),
+            **{name: complete(trainer, bare_step(trainer, m)) for name, m in floors.items()},
         },
         repeats,
     )
@@ -57,12 +62,19 @@ def steps_of(trainer: Trainer, summary: str, repeats: int) -> Iterator[Outcome]:
     bare = Measurement("forward, loss, backward, AdamW", seconds["bare"])
     step = Measurement("loaded, augmented, step, averaged weights", seconds["step"])
     yield Outcome(subject, step, bare, at_least=STEP)
+    if "plain" in seconds:
+        what = "the same, normalisation not folded"
+        yield Outcome(subject, step, Measurement(what, seconds["plain"]), at_least=STEP)
     each = Measurement("a batch loaded and augmented", seconds["loader"] / len(loader))
     yield Outcome(subject, each, bare, at_least=LOADER)
 
 
-def prepare(name: str, out: Path) -> Trainer:
-    """A training by a recipe on the bundled test radiographs, from the released weights."""
+def prepare(name: str, out: Path) -> tuple[Trainer, nn.Module]:
+    """A training by a recipe on the bundled test radiographs, from the released weights.
+
+    Returns:
+        The training, and the network as it was given to it: its normalisation not folded.
+    """
     from accelerate import Accelerator
 
     from boneage import datasets, hub
@@ -83,7 +95,8 @@ def prepare(name: str, out: Path) -> Trainer:
     cache = build_cache(data, preprocess, out, accelerator)
     size = recipe.optimisation.batch_size
     batches = Batches(data, cache, ["F", "M"], size, recipe.augmentation)
-    return Trainer(
+    plain = copy.deepcopy(model)
+    trainer = Trainer(
         model,
         recipe,
         preprocess,
@@ -94,6 +107,7 @@ def prepare(name: str, out: Path) -> Trainer:
         out,
         accelerator,
     )
+    return trainer, plain
 
 
 def complete(trainer: Trainer, function: Callable[[], Any]) -> Callable[[], None]:
@@ -108,16 +122,13 @@ def complete(trainer: Trainer, function: Callable[[], Any]) -> Callable[[], None
     return run
 
 
-def prepared_model(trainer: Trainer) -> nn.Module:
-    """A copy of the network, both as an epoch of training begins with them."""
+def begin_epoch(trainer: Trainer, network: nn.Module) -> None:
+    """Put a network into the mode in which an epoch of the training begins."""
     from boneage.models.backbones import freeze_batch_norm
 
-    model = copy.deepcopy(trainer.raw)
-    for network in (model, trainer.model):
-        network.train()
-        if trainer.recipe.optimisation.freeze_batch_norm:
-            freeze_batch_norm(network)
-    return model
+    network.train()
+    if trainer.recipe.optimisation.freeze_batch_norm:
+        freeze_batch_norm(network)
 
 
 def bare_step(trainer: Trainer, model: nn.Module) -> Callable[[], None]:
