@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     p = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Speed and memory, each beside its floor: the least that any way of doing the "
-        "same takes, measured by turns with it. Prints a Markdown table. Every benchmark has a "
+        description="Speed and memory, each beside its floor: the part of it that cannot be left "
+        "out, done alone and by turns with it. Prints a Markdown table. Every benchmark has a "
         "process of its own; memory is counted above the imports'.",
     )
     p.add_argument(
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What the numbers depend on: processor, usable cores, threads, versions."""
+    """What the numbers depend on: processor, usable cores, threads, accelerator, versions."""
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -69,6 +69,7 @@ def describe_machine() -> dict[str, str | int]:
         "processor": _processor(),
         "cores": usable or 1,
         "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES},
     }

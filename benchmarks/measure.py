@@ -40,9 +40,10 @@ class Outcome:
     Attributes:
         subject: what is measured, on what.
         measured: the project's own way.
-        floor: the least that any way of doing it takes, or another way to compare with.
+        floor: the part of it that cannot be left out, done alone, or another way of doing it.
         at_most: target for the time, as a multiple of the floor's; None where there is none.
         at_least: target for the speed, likewise.
+        as_speed: whether the ratio is of the speeds; always so with ``at_least``.
     """
 
     subject: str
@@ -50,12 +51,16 @@ class Outcome:
     floor: Measurement
     at_most: float | None = None
     at_least: float | None = None
+    as_speed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "as_speed", self.as_speed or self.at_least is not None)
 
     @property
     def ratio(self) -> float:
-        """Of the times, measured to floor; with ``at_least`` of the speeds."""
+        """Measured to floor, of the times or of the speeds."""
         ratio = self.measured.seconds / self.floor.seconds
-        return ratio if self.at_least is None else 1 / ratio
+        return 1 / ratio if self.as_speed else ratio
 
     @property
     def met(self) -> bool | None:
@@ -66,7 +71,7 @@ class Outcome:
 
     def row(self) -> tuple[str, str, str, str, str, str]:
         """Subject, measured, floor, ratio, target and whether it is met, as text."""
-        of = "of the time" if self.at_least is None else "of the speed"
+        of = "of the speed" if self.as_speed else "of the time"
         target = ""
         if self.at_most is not None:
             target = f"at most {self.at_most:g}"
@@ -136,14 +141,19 @@ def alternate(
 ) -> dict[str, float]:
     """Median seconds of each function, called in turns so that a busy moment meets all of them.
 
+    Every turn begins with another function, so that none always follows the same one.
+
     Args:
         functions: by name.
         repeats: measured calls of each.
         warm_up: calls of each before.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+    names = list(functions)
     for turn in range(warm_up + repeats):
-        for name, function in functions.items():
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            function = functions[name]
             start = time.perf_counter()
             function()
             if turn >= warm_up:

@@ -28,8 +28,10 @@ def run(most: int | None = None) -> Iterator[Figure]:
         predictor = Predictor.load(device="cpu", precision=precision)
         ages[precision] = np.array([a.age for a in predictor.assess(films, sexes)], float)
     difference = np.abs(ages["bf16"] - ages["fp32"])
+    refused = np.isnan(ages["bf16"]) != np.isnan(ages["fp32"])
     difference = difference[np.isfinite(difference)]  # none where an image was refused
     subject = f"bf16 from fp32, {len(difference)} radiographs"
     yield Figure(f"{subject}, median", np.median(difference).item(), "months", at_most=TARGET)
+    yield Figure(f"refused in one of bf16 and fp32, of {len(cases)}", int(refused.sum()), "", 0)
     for name, share in (("99th percentile", 99), ("largest", 100)):
         yield Figure(f"{subject}, {name}", np.percentile(difference, share).item(), "months")

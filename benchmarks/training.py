@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,23 @@ if TYPE_CHECKING:
     from train.loop import Trainer
 
 DATA = Path(__file__).parents[1] / "data" / "rsna-test"
-RECIPES = {"arcnn_mobilenetv2_256": "AR-CNN", "whole_mobilenetv2_192": "whole image"}
+RECIPES = {"arcnn_mobilenetv2_288": "AR-CNN", "whole_mobilenetv2_192": "whole image"}
 STEP, LOADER = 0.85, 2.0  # targets
 
 
-def run(repeats: int = 5) -> Iterator[Outcome]:
-    """The recipes without frozen blocks, in the precision that a training would take here."""
+def run(repeats: int = 5, recipes: Mapping[str, str] = RECIPES) -> Iterator[Outcome]:
+    """The recipe of the released weights and a whole-image one, in a training's precision here.
+
+    Args:
+        repeats: measured steps.
+        recipes: their names, and in words what they train.
+    """
     from accelerate.state import AcceleratorState
 
     from train.__main__ import keep_freed_memory
 
     keep_freed_memory()  # as a training does
-    for name, summary in RECIPES.items():
+    for name, summary in recipes.items():
         with tempfile.TemporaryDirectory() as folder:
             yield from steps_of(*prepare(name, Path(folder)), summary, repeats)
         AcceleratorState._reset_state()  # the next recipe may compute in another precision
@@ -37,9 +42,8 @@ def run(repeats: int = 5) -> Iterator[Outcome]:
 def steps_of(trainer: Trainer, plain: nn.Module, summary: str, repeats: int) -> Iterator[Outcome]:
     """The step and the loader of a training; the loader makes images ready for the network."""
     import torch
-    from torch.utils.data import DataLoader
 
-    loader = DataLoader(trainer.batches, batch_size=None)
+    loader = trainer.loader()
     batches = chain.from_iterable(repeat(loader))  # epoch after epoch
     begin_epoch(trainer, trainer.model)
     floors = {"bare": copy.deepcopy(trainer.raw)}
@@ -123,10 +127,12 @@ def complete(trainer: Trainer, function: Callable[[], Any]) -> Callable[[], None
 
 
 def begin_epoch(trainer: Trainer, network: nn.Module) -> None:
-    """Put a network into the mode in which an epoch of the training begins."""
+    """Put a network into the state in which an epoch of the training begins."""
     from boneage.models.backbones import freeze_batch_norm
+    from train.loop import freeze
 
     network.train()
+    freeze(network, trainer.recipe.optimisation.frozen)
     if trainer.recipe.optimisation.freeze_batch_norm:
         freeze_batch_norm(network)
 

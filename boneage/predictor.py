@@ -18,7 +18,7 @@ from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.models import registry
 from boneage.precision import choose_precision, computing_in, forbid_tf32
-from boneage.refusal import Features, Refusal, tapped
+from boneage.refusal import FOREIGN, POSES, Features, Refusal, tapped
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
@@ -381,6 +381,7 @@ class Predictor:
         sex = None
         if self.sexes:
             sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
+        judged: list[tuple[str | None, str | None]] = [(None, None)] * len(batch)
         with self._computing, tapped(self.model) if self.refusal else nullcontext() as stages:
             if heat_map:
                 layer = heat_map if isinstance(heat_map, str) else None
@@ -388,9 +389,8 @@ class Predictor:
             else:
                 with torch.inference_mode(), computing_in(self.device, self.precision):
                     output, maps = self.model(batched, sex), None
-        judged: list[tuple[str | None, str | None]] = [(None, None)] * len(batch)
         if self.refusal and stages:
-            judged = self.refusal.judge(Features.of(stages))
+            judged = self._told_from_turned(batch, sex, self.refusal.judge(Features.of(stages)))
         # One transfer for everything the batch has to say.
         components = {name: self._age(age).tolist() for name, age in output.components.items()}
         proposals = getattr(output, "proposals", None)
@@ -409,6 +409,38 @@ class Predictor:
                 None if maps is None else maps[i],
             )
             for i, (radiograph, s) in enumerate(batch)
+        ]
+
+    def _told_from_turned(
+        self,
+        batch: list[tuple[Radiograph, str | None]],
+        sex: Tensor | None,
+        judged: list[tuple[str | None, str | None]],
+    ) -> list[tuple[str | None, str | None]]:
+        """The judgements of a batch, but of what looks like no hand once it is righted that.
+
+        A plot or a drawing may resemble a turned hand; nobody should be asked to turn it.
+        """
+        import torch
+
+        poses = {pose.reason: pose for pose in POSES[1:]}
+        turned = [i for i, (reason, _) in enumerate(judged) if reason in poses]
+        if not turned:
+            return judged
+        righted = torch.stack(
+            [self.preprocess(poses[judged[i][0]].right(batch[i][0].pixels)) for i in turned]
+        ).to(self.device, memory_format=torch.channels_last)
+        with (
+            self._computing,
+            tapped(self.model) as stages,
+            torch.inference_mode(),
+            computing_in(self.device, self.precision),
+        ):
+            self.model(righted, None if sex is None else sex[turned])
+        again = dict(zip(turned, self.refusal.judge(Features.of(stages)), strict=True))
+        return [
+            again[i] if i in again and again[i][0] == FOREIGN else judgement
+            for i, judgement in enumerate(judged)
         ]
 
     def _explained(

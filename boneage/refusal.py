@@ -71,6 +71,10 @@ class Pose:
         """An upright image with bright bones, (H, W), brought into this pose."""
         return np.rot90(self.invert(pixels), -self.quarters)
 
+    def right(self, pixels: np.ndarray) -> np.ndarray:
+        """An image in this pose, (H, W), brought upright with bright bones."""
+        return np.ascontiguousarray(np.rot90(self.invert(pixels), self.quarters))
+
     @property
     def description(self) -> str:
         """In words, to follow "the hand is"; empty for the upright pose."""

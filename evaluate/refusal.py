@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from evaluate import negatives
 from evaluate.cases import AssessmentRow, read_rows, write_rows
 from evaluate.negatives import CHEST, COUNT, CT, DRAWN, REPORTED
 from evaluate.records import Record, empty_record, fill
+from evaluate.robustness import turn_and_scale
 
 if TYPE_CHECKING:
     from boneage.datasets import Case
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 REFUSALS = "refusals.csv"
 TABLE = "S10"
-REFUSED, FITTING = "refused", "for the right reason"
-COLUMNS = (REFUSED, FITTING)
+REFUSED, FITTING, TOLD = "refused", "for the right reason", "refused or warned"
+COLUMNS = (REFUSED, FITTING, TOLD)
 DATA = Path(__file__).resolve().parents[1] / "data"
 CHESTS = DATA / "nih-chest-test" / "images"
 VOLUME = DATA / "ct-samples" / "torso_3mm.nii.gz"
@@ -36,10 +38,14 @@ HANDS, MIRRORED = "hands as they are", "hands mirrored"
 BATCH = 16  # images assessed together
 NOTE = (
     "Share of the images that are given no age. The right reason is that the image shows no hand, "
-    "or how the hand is turned. Hands as they are and mirrored should be assessed. Nothing was "
-    "fitted to any image that shows no hand. Intervals resample images: chest radiographs of one "
-    "patient count apiece, and all CT projections are of one volume."
+    "or how the hand is turned; warned is who is told that the hand may be turned. Hands as they "
+    "are and mirrored should be assessed. No parameter was fitted to an image that shows no hand; "
+    "the threshold's margin was chosen while looking at others of these kinds. Intervals resample "
+    "images: chest radiographs of one patient count apiece, and all CT projections are of one "
+    "volume."
 )
+POSE_WARNINGS = tuple(pose.warning for pose in POSES[1:])
+SLANTS = (-120, 120, -150, 150)  # degrees, counter-clockwise: between the poses that are known
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class RefusalRow:
         kind: what it shows, a row of table S10.
         expected: the reason that fits, ``None`` if it should be assessed.
         refused: the reason given, ``None`` if it was assessed.
+        warned: whether the assessment warns that a hand may be turned or inverted.
     """
 
     dataset: str
@@ -58,6 +65,7 @@ class RefusalRow:
     id: str
     expected: str | None
     refused: str | None
+    warned: bool
 
 
 def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalRow]:
@@ -75,8 +83,11 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
         for batch in _chunks(radiographs, BATCH):
             sexes = [(predictor.config["sexes"] or [None])[0]] * len(batch)
             for found in predictor.assess(batch, sexes, batch_size=len(batch)):
+                warned = any(warning in POSE_WARNINGS for warning in found.warnings)
                 rows.append(
-                    RefusalRow(dataset.name, weights, kind, found.id, expected, found.refused)
+                    RefusalRow(
+                        dataset.name, weights, kind, found.id, expected, found.refused, warned
+                    )
                 )
     return rows
 
@@ -108,10 +119,13 @@ def _mirror(pixels: np.ndarray) -> np.ndarray:
 
 _CHANGES: dict[str, tuple[str | None, Callable[[np.ndarray], np.ndarray]]] = {
     MIRRORED: (None, _mirror),
+    **{f"hands {pose.description}": (pose.reason, pose.apply) for pose in POSES[1:]},
     **{
-        f"hands {pose.description}": (pose.reason, pose.apply)
-        for pose in POSES[1:]
-        if not (pose.inverted and pose.quarters)
+        f"hands turned by {abs(angle)} degrees {'anti' * (angle > 0)}clockwise": (
+            None,
+            partial(turn_and_scale, degrees=angle),
+        )
+        for angle in SLANTS
     },
 }
 
@@ -141,18 +155,23 @@ def records(rows: Sequence[RefusalRow], details: Sequence[AssessmentRow]) -> lis
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
     kinds[HANDS] = [
-        RefusalRow(*place, HANDS, detail.id, None, detail.refused)
+        RefusalRow(*place, HANDS, detail.id, None, detail.refused, False)
         for detail in details
         if (detail.dataset, detail.weights) == place
     ]
     found = []
     for kind, members in kinds.items():
         for column in COLUMNS:
-            if column == FITTING and members and members[0].expected is None:
+            expected = members[0].expected if members else None
+            if column == FITTING and expected is None:
+                continue
+            if column == TOLD and (expected == FOREIGN or kind in (HANDS, MIRRORED)):
                 continue
             empty = empty_record(TABLE, kind, column, place[0], "%", weights=place[1])
             given = [
-                row.refused is not None if column == REFUSED else row.refused == row.expected
+                row.refused == row.expected
+                if column == FITTING
+                else row.refused is not None or (column == TOLD and row.warned)
                 for row in members
             ]
             found.append(fill(empty, 100 * np.array(given, dtype=np.float64), None))

@@ -24,7 +24,7 @@ import numpy as np
 from boneage.errors import run_command
 from evaluate.cases import CASES, CaseRow, Outcome, case_rows, write_rows
 from evaluate.published import Cell
-from evaluate.records import MAE, Record, empty_record, fill, measure
+from evaluate.records import DECIMALS, MAE, Record, empty_record, fill, measure
 
 if TYPE_CHECKING:
     from boneage.datasets import Case
@@ -35,7 +35,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "evaluate" / "recorded" / "robustness"
 TABLE = "S5"
 UNCHANGED = "unchanged"
-COLUMNS = ("MAE", "MAE - unchanged", "mean change of the age")
+COLUMNS = (
+    "MAE",
+    "MAE - unchanged",
+    "mean change of the age",
+    "95th percentile of the change",
+    "largest change",
+)
 NOT_MEASURED = "not measured with these weights; `python -m evaluate.robustness --weights DIR` does"
 BATCH = 16  # images assessed together
 
@@ -184,11 +190,19 @@ def _differences(
         if id in unchanged and row.assessed is not None and unchanged[id].assessed is not None
     ]
     after, before, actual = np.array(pairs, dtype=np.float64).reshape(-1, 3).T
+    moved = abs(after - before)
     empty = {**record, "measured": None, "n": 0, "ci95": None}
-    return [
+    found = [
         fill({**empty, "column": COLUMNS[1]}, abs(after - actual) - abs(before - actual), None),
-        fill({**empty, "column": COLUMNS[2]}, abs(after - before), None),
+        fill({**empty, "column": COLUMNS[2]}, moved, None),
     ]
+    if len(moved):  # of the tail no interval: so few cases do not tell one
+        tail = zip(COLUMNS[3:], np.percentile(moved, (95, 100)), strict=True)
+        found += [
+            {**empty, "column": name, "measured": round(value, DECIMALS), "n": len(moved)}
+            for name, value in tail
+        ]
+    return found
 
 
 def parser() -> argparse.ArgumentParser:

@@ -217,15 +217,17 @@ _S5 = (
     "no number. Every change is made to the image before its preprocessing: rotation "
     "(counter-clockwise) and scaling about the middle, bilinear, where what comes in from outside "
     "has the value of the nearest pixel of the border; contrast about the mean grey, cut off at "
-    "black and white. The images are squashed to squares, so that a rotation is slightly sheared. "
-    "Differences are paired by case."
+    "black and white; less contrast than before changes no more than the rounding of grey values, "
+    "since they are stretched before assessment. The images are squashed to squares, so that a "
+    "rotation is slightly sheared. Differences are paired by case."
 )
 _S6 = (
     "These are validation images: weights are selected by their MAE on them, among others. No "
     "annotated region was used to train or select. Measured of each image are box centres inside "
     "a region, the share of the boxes whose centre lies in one; boxes that overlap a region, "
     "however little; regions covered, the share of the 17 regions (4 DIP, 5 PIP, 5 MCP, radius, "
-    "ulna, wrist; the expert's) whose centre lies in a box."
+    "ulna, wrist; the expert's) whose centre lies in a box. Larger boxes overlap and cover more: "
+    "compare with those of the same sizes, and see the areas."
 )
 _S7 = (
     "Paired by image; positive where the agent's boxes fit better, an interval that holds 0 says "

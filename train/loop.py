@@ -120,11 +120,10 @@ class Trainer:
         for module in self.frozen:
             freeze_batch_norm(module)
         self.batches.start(epoch, first)
-        loader = DataLoader(self.batches, batch_size=None, pin_memory=torch.cuda.is_available())
         sums: dict[str, Tensor] = {}
         saved = started = time.monotonic()
         bar = tqdm(
-            loader,
+            self.loader(),
             f"epoch {epoch + 1}/{self.recipe.optimisation.epochs}",
             mininterval=1,
             disable=not self.accelerator.is_main_process,
@@ -143,6 +142,11 @@ class Trainer:
         losses = {f"loss_{k}": round(v.item() / len(self.batches), 5) for k, v in sums.items()}
         speed = len(self.batches) * self.batches.whole / took
         return {"step": self.step, "images_per_second": round(speed, 1), **losses}
+
+    def loader(self) -> DataLoader[Batch]:
+        """The training batches from the one that :meth:`Batches.start` began with."""
+        # Made in this process: a batch takes a fiftieth of a step.
+        return DataLoader(self.batches, batch_size=None, pin_memory=torch.cuda.is_available())
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step; returns this process's share of its losses, detached."""

@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import ancestor, ct_projection, folder, many, reading
+from benchmarks import ancestor, ct_projection, folder, many, precision, reading, training
 from benchmarks.measure import (
     Figure,
     Measurement,
@@ -22,6 +22,25 @@ from benchmarks.measure import (
 )
 from boneage import hub, images, volumes
 from boneage.errors import InputError
+
+SMALL_RECIPE = """
+summary = "A small one"
+architecture = "arcnn"
+
+[arguments]
+backbone = "mobilenet_v2"
+size = 64
+part_size = 32
+
+[preprocess]
+size = 64
+
+[optimisation]
+epochs = 1
+batch_size = 100
+freeze_batch_norm = true
+frozen = ["recognition.backbone"]
+"""
 
 
 def allocate(megabytes: int) -> np.ndarray:
@@ -46,6 +65,7 @@ class TestRows:
         assert beside(2.5, at_least=0.8).row()[3:] == ("0.80 of the speed", "at least 0.8", "yes")
         assert beside(2.5, at_least=0.9).met is False
         assert beside(2.5, at_least=0.9).record()["ratio"] == pytest.approx(0.8)
+        assert beside(2.5, as_speed=True).row()[3:] == ("0.80 of the speed", "", "")
 
     def test_figures(self) -> None:
         assert Figure("it", 0.05, "s", at_most=0.4).row() == (
@@ -77,7 +97,7 @@ def test_functions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.measure.time.perf_counter", lambda: now)
     functions = {name: lambda name=name: wait(name) for name in waits}
     assert alternate(functions, repeats=3) == {"a": 1, "b": 3}
-    assert called == ["a", "b"] * 4
+    assert called == ["a", "b", "b", "a"] * 2
 
 
 class TestCommand:
@@ -100,6 +120,7 @@ class TestCommand:
         assert outcome["subject"] == "64 x 64 x 40 int16 NIfTI to its bone projection"
         assert outcome["measured"]["seconds"] > 0
         assert content["machine"]["numpy"] == np.__version__
+        assert content["machine"]["accelerator"]
         first, empty, *table = capsys.readouterr().out.splitlines()
         assert f"numpy {np.__version__}" in first
         assert empty == ""
@@ -126,16 +147,46 @@ def test_the_phantom_is_read_the_right_way_round(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("benchmark", "options", "rows"),
     [
-        (ancestor, {"count": 1, "size": 128}, 5),
+        (ancestor, {"count": 1, "size": 128}, 6),
         (folder, {"most": 2}, 6),
         (reading, {}, 5),
+        (training, {"recipes": {"tiny": "a small one"}}, 3),
     ],
-    ids=["ancestor", "folder", "reading"],
+    ids=["ancestor", "folder", "reading", "training"],
 )
-def test_small_runs(benchmark: ModuleType, options: dict[str, int], rows: int) -> None:
+def test_small_runs(
+    benchmark: ModuleType,
+    options: dict[str, Any],
+    rows: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "tiny.toml").write_text(SMALL_RECIPE)
+    monkeypatch.setattr("train.recipe.FOLDER", tmp_path)
     found = list(benchmark.run(repeats=1, **options))
     assert len(found) == rows
     assert all(row.measured.seconds > 0 and row.floor.seconds > 0 for row in found)
+
+
+def test_precisions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three films one is refused in one precision alone, and counts in no difference."""
+    ages = {"bf16": (100.0, 50.5, None), "fp32": (100.2, 50.0, 70.0)}
+
+    class Stub:
+        def __init__(self, precision: str) -> None:
+            self.ages = ages[precision]
+
+        def assess(self, films: list, sexes: list) -> list[SimpleNamespace]:
+            assert len(films) == len(sexes) == 3
+            return [SimpleNamespace(age=age) for age in self.ages]
+
+    load = "boneage.predictor.Predictor.load"
+    monkeypatch.setattr(load, lambda device, precision: Stub(precision))
+    median, refused, _, largest = precision.run(most=3)
+    assert median.value == pytest.approx(0.35)
+    assert largest.value == pytest.approx(0.5)
+    assert (refused.value, refused.met) == (1, False)
+    assert "2 radiographs" in median.subject
 
 
 class TestMany:

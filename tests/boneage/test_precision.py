@@ -51,7 +51,7 @@ class TestChoice:
         assert choose_precision("auto", CPU, never) == taken
 
     @pytest.mark.parametrize("flag", ["avx512_bf16", "bf16"])
-    @pytest.mark.parametrize(("bf16", "taken"), [(1.0, "bf16"), (3.0, "fp32")])
+    @pytest.mark.parametrize(("bf16", "taken"), [(1.0, "bf16"), (1.9, "fp32"), (3.0, "fp32")])
     def test_by_a_trial_where_flags_do_not_tell(
         self,
         flags: Callable[..., None],

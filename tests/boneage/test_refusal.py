@@ -13,7 +13,7 @@ import torch
 from boneage import refusal
 from boneage.errors import InputError
 from boneage.models.registry import build
-from boneage.refusal import CUTS, FOREIGN, POSES, Features, Refusal, tapped
+from boneage.refusal import CUTS, FOREIGN, POSES, Features, Pose, Refusal, tapped
 
 CONTENT, LAYOUT = 60, 100
 
@@ -136,3 +136,11 @@ def test_remedies_can_be_followed_on_the_page(repo_root: Path) -> None:
             assert f"“{control}”" in text
             assert ("turn it upright" in text) == bool(pose.quarters)
             assert ("bright bones on a dark ground" in text) == pose.inverted
+
+
+@pytest.mark.parametrize("pose", POSES, ids=lambda pose: pose.description or "upright")
+def test_righting_undoes_a_pose(pose: Pose) -> None:
+    image = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    righted = pose.right(pose.apply(image))
+    assert (righted == image).all()
+    assert righted.dtype == image.dtype

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from boneage import hub
+from boneage.predictor import released
 from evaluate.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """The released weights, without the refusal, whose own test images take long."""
-    folder = shutil.copytree(ROOT / "weights" / "arcnn-mobilenetv2-256", tmp_path / "trained")
+    folder = shutil.copytree(released("hand"), tmp_path / "trained")
     config = json.loads((folder / hub.CONFIG).read_text())
     (folder / hub.CONFIG).write_text(json.dumps(config | {"refusal": None}))
     return folder

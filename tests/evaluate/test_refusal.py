@@ -13,7 +13,8 @@ from boneage import images
 from boneage.refusal import FOREIGN, POSES
 from evaluate import negatives, refusal
 from evaluate.cases import AssessmentRow
-from evaluate.refusal import FITTING, HANDS, REFUSED, RefusalRow
+from evaluate.refusal import FITTING, HANDS, REFUSED, TOLD, RefusalRow
+from evaluate.robustness import turn_and_scale
 from evaluate.run import Dataset, evaluate
 
 
@@ -43,11 +44,15 @@ def test_shares_of_each_kind() -> None:
     place = ("d/test", "w@1")
     turned = POSES[1].reason
     rows = [
-        RefusalRow(*place, "noise", "1", FOREIGN, FOREIGN),
-        RefusalRow(*place, "noise", "2", FOREIGN, turned),
-        RefusalRow(*place, "noise", "3", FOREIGN, None),
-        RefusalRow(*place, "noise", "4", FOREIGN, FOREIGN),
-        RefusalRow(*place, "hands mirrored", "1", None, None),
+        RefusalRow(*place, "noise", "1", FOREIGN, FOREIGN, False),
+        RefusalRow(*place, "noise", "2", FOREIGN, turned, False),
+        RefusalRow(*place, "noise", "3", FOREIGN, None, True),
+        RefusalRow(*place, "noise", "4", FOREIGN, FOREIGN, False),
+        RefusalRow(*place, "hands mirrored", "1", None, None, False),
+        RefusalRow(*place, "hands turned", "1", turned, turned, False),
+        RefusalRow(*place, "hands turned", "2", turned, FOREIGN, False),
+        RefusalRow(*place, "hands turned", "3", turned, None, True),
+        RefusalRow(*place, "hands turned", "4", turned, None, False),
     ]
     details = [
         AssessmentRow(*place, "1", 100, 90, 110, 0.9, None),
@@ -57,21 +62,33 @@ def test_shares_of_each_kind() -> None:
     found = {(r["row"], r["column"]): r for r in refusal.records(rows, details)}
     assert found["noise", REFUSED]["measured"] == 75
     assert found["noise", FITTING]["measured"] == 50
+    assert ("noise", TOLD) not in found
     assert found["hands mirrored", REFUSED]["measured"] == 0
-    assert ("hands mirrored", FITTING) not in found
+    assert not found.keys() & {("hands mirrored", FITTING), ("hands mirrored", TOLD)}
+    turned = [found["hands turned", column]["measured"] for column in refusal.COLUMNS]
+    assert turned == [50, 25, 75]
     assert (found[HANDS, REFUSED]["measured"], found[HANDS, REFUSED]["n"]) == (50, 2)
 
 
 def test_hands_are_changed_as_their_kind_says(hands: Dataset) -> None:
     upright = images.read(hands.folder.cases[0].path).pixels
-    first = {kind: next(iter(found)).pixels for kind, _, found in list(refusal._kinds(hands))[-5:]}
+    kinds = list(refusal._kinds(hands))[-12:]
+    first = {kind: next(iter(found)).pixels for kind, _, found in kinds}
+    inverted = upright.max() - upright
     expected = {
         "hands mirrored": upright[:, ::-1],
         "hands turned by 90 degrees clockwise": np.rot90(upright, -1),
         "hands upside down": np.rot90(upright, 2),
         "hands turned by 90 degrees anticlockwise": np.rot90(upright),
-        "hands shown with dark bones": upright.max() - upright,
+        "hands shown with dark bones": inverted,
+        "hands turned by 90 degrees clockwise and shown with dark bones": np.rot90(inverted, -1),
+        "hands upside down and shown with dark bones": np.rot90(inverted, 2),
+        "hands turned by 90 degrees anticlockwise and shown with dark bones": np.rot90(inverted),
     }
+    for name, degrees in (("120", 120), ("150", 150)):
+        for word, sign in (("anticlockwise", 1), ("clockwise", -1)):
+            turned = turn_and_scale(upright, degrees=sign * degrees)
+            expected[f"hands turned by {name} degrees {word}"] = turned
     assert first.keys() == expected.keys()
     assert all((first[kind] == pixels).all() for kind, pixels in expected.items())
 

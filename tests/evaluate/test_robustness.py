@@ -105,6 +105,9 @@ def test_differences_are_paired() -> None:
     added = found["scaling by 2", COLUMNS[1]]
     assert (added["measured"], added["n"], added["ci95"]) == (2.5, 2, [-1.0, 6.0])
     assert found["scaling by 2", COLUMNS[2]]["measured"] == 6.5
+    tail, largest = (found["scaling by 2", column] for column in COLUMNS[3:])
+    assert (tail["measured"], largest["measured"]) == (pytest.approx(6.95), 7.0)  # moved by 7 and 6
+    assert (largest["n"], largest["ci95"]) == (2, None)
     assert all(r["recorded"] for r in found.values())
     empty = robustness.records(cases, "other/test")
     assert len(empty) == 1 + len(CHANGES)

@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import nn
 
 from boneage import datasets, hub
 from boneage.calibration import calibrates
 from boneage.errors import InputError
+from boneage.predictor import released
 from boneage.transforms import Augmentation, Preprocess
 from train import data, loop
 from train.__main__ import main
@@ -105,7 +105,7 @@ def train(arguments: list[str], *stopped: str) -> list[dict[str, float]]:
 def arguments(folder: Path, images: Path, name: str, *options: str) -> list[str]:
     """The command line of the run ``folder/name``."""
     # From a trained network: a random one would answer rounding with other ages.
-    start = ROOT / "weights" / "arcnn-mobilenetv2-256" / hub.TENSORS
+    start = released("hand") / hub.TENSORS
     places = ["--data", str(images), "--out", str(folder / name), "--init", str(start)]
     return [str(folder / "tiny.toml"), *places, "--precision", "no", *options]
 
@@ -154,8 +154,9 @@ class Runs:
         lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
-    def weights(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / name / "weights" / hub.TENSORS)
+    def state(self, name: str) -> dict[str, Any]:
+        """The checkpoint at the end, in fp32."""
+        return torch.load(self.folder / name / loop.CHECKPOINT, weights_only=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -210,10 +211,11 @@ def test_epoch_losses_are_of_all_processes(runs: Runs) -> None:
 
 
 def test_two_processes_resumed_end_with_the_same_weights(runs: Runs) -> None:
-    whole, resumed = runs.weights("two"), runs.weights("two, then two")
-    assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
+    whole, resumed = runs.state("two"), runs.state("two, then two")
+    for part in ("model", "ema"):
+        assert whole[part].keys() == resumed[part].keys()
+        for name, tensor in whole[part].items():
+            assert torch.equal(tensor, resumed[part][name]), name
 
 
 def test_only_the_main_process_writes(runs: Runs) -> None:

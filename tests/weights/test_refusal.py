@@ -42,14 +42,21 @@ def test_drawn_images_are_refused(predictor: Predictor, kind: str) -> None:
 def test_chest_radiographs_are_refused(
     predictor: Predictor, nih_test_dir: Path, nih_fullsize_dir: Path
 ) -> None:
-    paths = [*sorted((nih_test_dir / "images").iterdir()), *(nih_fullsize_dir / "images").iterdir()]
-    chests = negatives.chest([path for path in paths if not path.name.startswith(".")], SEED, 10)
-    assert all(a.refused for a in predictor.assess(chests, "M"))
+    paths = sorted((nih_test_dir / "images").iterdir())
+    chests = list(negatives.chest(paths, SEED, 10))
+    sharp = [images.read(path) for path in sorted((nih_fullsize_dir / "images").iterdir())]
+    assert len(sharp) == 8
+    assert all(a.refused for a in predictor.assess(chests + sharp, "M"))
 
 
 def test_ct_projections_are_refused(predictor: Predictor, ct_sample: Path) -> None:
     found = predictor.assess(negatives.projections(ct_sample, SEED, FEW), "M")
     assert all(assessment.refused for assessment in found)
+
+
+def test_what_only_resembles_a_turned_hand_is_told_to_be_none(predictor: Predictor) -> None:
+    plots = predictor.assess(negatives.generate("plots", SEED, 24), "F")
+    assert [assessment.refused for assessment in plots].count(FOREIGN) >= 21
 
 
 def test_hands_are_assessed(predictor: Predictor, hands: list[Radiograph]) -> None:
