@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import tomllib
@@ -74,14 +75,21 @@ def test_cards_are_those_of_config_and_results(folder: Path, metrics: list[dict]
         assert f"| {band['from']:g} | {band['half_width']:.2f} | {band['cases']} |" in card
 
 
-def test_readme_names_commands_that_exist(repo_root: Path) -> None:
-    readme = (repo_root / "README.md").read_text()
+DOCUMENTS = ("README.md", "docs/experiments.md", "docs/performance.md", "docs/scale.md")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_documents_name_commands_recipes_and_files_that_exist(repo_root: Path, name: str) -> None:
+    text = (repo_root / name).read_text()
     targets = set(re.findall(r"^(\w+):", (repo_root / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make (\w+)", readme, re.MULTILINE)) <= targets
-    recipes = {path.stem for path in (repo_root / "train" / "recipes").glob("*.toml")}
-    assert set(re.findall(r"python -m train (\w+) ", readme)) <= recipes
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
-        assert (repo_root / path).exists(), path
+    assert set(re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE)) <= targets
+    recipes = {path.stem for path in (repo_root / "train" / "recipes").glob("*.toml")} | {"RECIPE"}
+    assert set(re.findall(r"-m train (\w+) ", text)) <= recipes
+    assert set(re.findall(r"`((?:arcnn|whole|hierarchical)_\w+)`", text)) <= recipes
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert ((repo_root / name).parent / path).exists(), path
+    for module in re.findall(r"python -m (\w+(?:\.\w+)*)", text):
+        assert importlib.util.find_spec(module), module
 
 
 def test_one_version_everywhere(repo_root: Path) -> None:
