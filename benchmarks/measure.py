@@ -43,7 +43,7 @@ class Outcome:
         floor: the part of it that cannot be left out, done alone, or another way of doing it.
         at_most: target for the time, as a multiple of the floor's; None where there is none.
         at_least: target for the speed, likewise.
-        as_speed: whether the ratio is of the speeds; always so with ``at_least``.
+        as_speed: whether the ratio is of the speeds where there is no target.
     """
 
     subject: str
@@ -53,14 +53,15 @@ class Outcome:
     at_least: float | None = None
     as_speed: bool = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "as_speed", self.as_speed or self.at_least is not None)
-
     @property
     def ratio(self) -> float:
         """Measured to floor, of the times or of the speeds."""
         ratio = self.measured.seconds / self.floor.seconds
-        return 1 / ratio if self.as_speed else ratio
+        return 1 / ratio if self._of_speeds else ratio
+
+    @property
+    def _of_speeds(self) -> bool:
+        return self.as_speed or self.at_least is not None
 
     @property
     def met(self) -> bool | None:
@@ -71,7 +72,7 @@ class Outcome:
 
     def row(self) -> tuple[str, str, str, str, str, str]:
         """Subject, measured, floor, ratio, target and whether it is met, as text."""
-        of = "of the speed" if self.as_speed else "of the time"
+        of = "of the speed" if self._of_speeds else "of the time"
         target = ""
         if self.at_most is not None:
             target = f"at most {self.at_most:g}"
@@ -141,7 +142,7 @@ def alternate(
 ) -> dict[str, float]:
     """Median seconds of each function, called in turns so that a busy moment meets all of them.
 
-    Every turn begins with another function, so that none always follows the same one.
+    Every second turn goes backwards, so that none always follows the same one.
 
     Args:
         functions: by name.
@@ -149,11 +150,9 @@ def alternate(
         warm_up: calls of each before.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    names = list(functions)
+    forwards = list(functions.items())
     for turn in range(warm_up + repeats):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            function = functions[name]
+        for name, function in forwards[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
             function()
             if turn >= warm_up:

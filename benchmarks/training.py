@@ -45,11 +45,11 @@ def steps_of(trainer: Trainer, plain: nn.Module, summary: str, repeats: int) -> 
 
     loader = trainer.loader()
     batches = chain.from_iterable(repeat(loader))  # epoch after epoch
-    begin_epoch(trainer, trainer.model)
+    trainer.set_training(trainer.model)
     floors = {"bare": copy.deepcopy(trainer.raw)}
-    if trainer.recipe.optimisation.freeze_batch_norm:
+    if trainer.recipe.optimisation.freeze_batch_norm:  # folded, where the training computes in fp32
         floors["plain"] = plain.to(trainer.accelerator.device, memory_format=torch.channels_last)
-        begin_epoch(trainer, plain)
+        trainer.set_training(plain)
     seconds = alternate(
         {
             "step": complete(trainer, lambda: trainer.train_step(next(batches))),
@@ -67,7 +67,7 @@ def steps_of(trainer: Trainer, plain: nn.Module, summary: str, repeats: int) -> 
     step = Measurement("loaded, augmented, step, averaged weights", seconds["step"])
     yield Outcome(subject, step, bare, at_least=STEP)
     if "plain" in seconds:
-        what = "the same, normalisation not folded"
+        what = "forward, loss, backward, AdamW, normalisation not folded"
         yield Outcome(subject, step, Measurement(what, seconds["plain"]), at_least=STEP)
     each = Measurement("a batch loaded and augmented", seconds["loader"] / len(loader))
     yield Outcome(subject, each, bare, at_least=LOADER)
@@ -124,17 +124,6 @@ def complete(trainer: Trainer, function: Callable[[], Any]) -> Callable[[], None
             torch.accelerator.synchronize()
 
     return run
-
-
-def begin_epoch(trainer: Trainer, network: nn.Module) -> None:
-    """Put a network into the state in which an epoch of the training begins."""
-    from boneage.models.backbones import freeze_batch_norm
-    from train.loop import freeze
-
-    network.train()
-    freeze(network, trainer.recipe.optimisation.frozen)
-    if trainer.recipe.optimisation.freeze_batch_norm:
-        freeze_batch_norm(network)
 
 
 def bare_step(trainer: Trainer, model: nn.Module) -> Callable[[], None]:

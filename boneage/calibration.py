@@ -287,17 +287,7 @@ def _posed(radiograph: Radiograph, pose: Pose, tilt: float) -> Radiograph:
 
 
 def _features(predictor: Predictor, radiographs: Iterable[Radiograph]) -> Features:
-    """Features of whole radiographs, which takes the backbone alone."""
-    import torch
-
-    parts = []
-    for batch in _chunks(radiographs, BATCH):
-        pixels = torch.stack([predictor.preprocess(radiograph.pixels) for radiograph in batch])
-        pixels = pixels.to(predictor.device, memory_format=torch.channels_last)
-        with torch.inference_mode(), tapped(predictor.model) as stages:
-            predictor.model.backbone(pixels)
-        parts.append(Features.of(stages))
-    return Features.joined(parts)
+    return Features.joined([predictor.features(batch) for batch in _chunks(radiographs, BATCH)])
 
 
 def _assess(

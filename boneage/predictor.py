@@ -376,8 +376,7 @@ class Predictor:
     ) -> list[Assessment]:
         import torch
 
-        batched = torch.stack([self.preprocess(radiograph.pixels) for radiograph, _ in batch])
-        batched = batched.to(self.device, memory_format=torch.channels_last)
+        batched = self._pixels([radiograph for radiograph, _ in batch])
         sex = None
         if self.sexes:
             sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
@@ -390,7 +389,7 @@ class Predictor:
                 with torch.inference_mode(), computing_in(self.device, self.precision):
                     output, maps = self.model(batched, sex), None
         if self.refusal and stages:
-            judged = self._told_from_turned(batch, sex, self.refusal.judge(Features.of(stages)))
+            judged = self._judge(self.refusal, [r for r, _ in batch], Features.of(stages))
         # One transfer for everything the batch has to say.
         components = {name: self._age(age).tolist() for name, age in output.components.items()}
         proposals = getattr(output, "proposals", None)
@@ -411,37 +410,47 @@ class Predictor:
             for i, (radiograph, s) in enumerate(batch)
         ]
 
-    def _told_from_turned(
-        self,
-        batch: list[tuple[Radiograph, str | None]],
-        sex: Tensor | None,
-        judged: list[tuple[str | None, str | None]],
-    ) -> list[tuple[str | None, str | None]]:
-        """The judgements of a batch, but of what looks like no hand once it is righted that.
-
-        A plot or a drawing may resemble a turned hand; nobody should be asked to turn it.
-        """
+    def features(self, radiographs: Sequence[Radiograph]) -> Features:
+        """What refusals are judged by, of radiographs that are computed together; no age."""
         import torch
 
-        poses = {pose.reason: pose for pose in POSES[1:]}
-        turned = [i for i, (reason, _) in enumerate(judged) if reason in poses]
-        if not turned:
-            return judged
-        righted = torch.stack(
-            [self.preprocess(poses[judged[i][0]].right(batch[i][0].pixels)) for i in turned]
-        ).to(self.device, memory_format=torch.channels_last)
         with (
             self._computing,
             tapped(self.model) as stages,
             torch.inference_mode(),
             computing_in(self.device, self.precision),
         ):
-            self.model(righted, None if sex is None else sex[turned])
-        again = dict(zip(turned, self.refusal.judge(Features.of(stages)), strict=True))
-        return [
-            again[i] if i in again and again[i][0] == FOREIGN else judgement
-            for i, judgement in enumerate(judged)
-        ]
+            self.model.backbone(self._pixels(radiographs))
+        return Features.of(stages)
+
+    def _pixels(self, radiographs: Sequence[Radiograph]) -> Tensor:
+        """The network's input, (N, 3, S, S)."""
+        import torch
+
+        batched = torch.stack([self.preprocess(radiograph.pixels) for radiograph in radiographs])
+        return batched.to(self.device, memory_format=torch.channels_last)
+
+    def _judge(
+        self, refusal: Refusal, radiographs: Sequence[Radiograph], features: Features
+    ) -> list[tuple[str | None, str | None]]:
+        """As :meth:`Refusal.judge`; what seems to be a turned hand is righted and looked at again.
+
+        A plot or a drawing may resemble a turned hand, and righted show that it is none: nobody
+        should be asked to turn it.
+        """
+        judged = refusal.judge(features)
+        poses = refusal.poses(features)[1]
+        turned = [i for i, (reason, _) in enumerate(judged) if poses[i] and reason != FOREIGN]
+        if turned:
+            righted = [
+                replace(radiographs[i], pixels=POSES[poses[i]].right(radiographs[i].pixels))
+                for i in turned
+            ]
+            again = refusal.judge(self.features(righted))
+            for i, judgement in zip(turned, again, strict=True):
+                if judgement[0] == FOREIGN:
+                    judged[i] = judgement
+        return judged
 
     def _explained(
         self, batched: Tensor, sex: Tensor | None, layer: str | None

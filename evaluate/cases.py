@@ -256,7 +256,7 @@ def read_rows(path: Path, kind: type, optional: tuple[str, ...] = ()) -> Iterato
             for line, record in enumerate(reader, start=2):
                 try:
                     yield kind(**{name: _value(record[name], types[name]) for name in wanted})
-                except (TypeError, ValueError):
+                except (KeyError, TypeError, ValueError):
                     raise InputError(f"{path.name} line {line} is not readable.") from None
     except OSError:
         raise InputError(f"{path.name} cannot be read.") from None
@@ -264,9 +264,11 @@ def read_rows(path: Path, kind: type, optional: tuple[str, ...] = ()) -> Iterato
         raise InputError(f"{path.name} is not a text file in UTF-8.") from None
 
 
-def _value(text: str, kind: str) -> str | float | None:
+def _value(text: str, kind: str) -> str | float | bool | None:
     if text == "" and kind.endswith("| None"):
         return None
+    if kind == "bool":
+        return {"yes": True, "no": False}[text]
     if not kind.startswith("float"):
         return text
     number = float(text)
@@ -279,6 +281,8 @@ def _text(row: Any, name: str) -> str:
     value = getattr(row, name)
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, str):
         return value
     return f"{value:.4f}" if name == "score" else f"{value:.2f}"

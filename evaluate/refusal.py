@@ -38,8 +38,10 @@ HANDS, MIRRORED = "hands as they are", "hands mirrored"
 BATCH = 16  # images assessed together
 NOTE = (
     "Share of the images that are given no age. The right reason is that the image shows no hand, "
-    "or how the hand is turned; warned is who is told that the hand may be turned. Hands as they "
-    "are and mirrored should be assessed. No parameter was fitted to an image that shows no hand; "
+    "or how the hand is turned; warned is who is told that the hand may be turned or inverted. "
+    "Hands as they are and mirrored should be assessed. Hands turned by 120 and 150 degrees lie "
+    "between what is known, and should be refused for any reason or warned of; what comes in at "
+    "their corners repeats the border. No parameter was fitted to an image that shows no hand; "
     "the threshold's margin was chosen while looking at others of these kinds. Intervals resample "
     "images: chest radiographs of one patient count apiece, and all CT projections are of one "
     "volume."
@@ -54,7 +56,7 @@ class RefusalRow:
 
     Attributes:
         kind: what it shows, a row of table S10.
-        expected: the reason that fits, ``None`` if it should be assessed.
+        expected: the reason that fits, ``None`` if there is none or any will do.
         refused: the reason given, ``None`` if it was assessed.
         warned: whether the assessment warns that a hand may be turned or inverted.
     """

@@ -196,12 +196,11 @@ def _differences(
         fill({**empty, "column": COLUMNS[1]}, abs(after - actual) - abs(before - actual), None),
         fill({**empty, "column": COLUMNS[2]}, moved, None),
     ]
-    if len(moved):  # of the tail no interval: so few cases do not tell one
-        tail = zip(COLUMNS[3:], np.percentile(moved, (95, 100)), strict=True)
-        found += [
-            {**empty, "column": name, "measured": round(value, DECIMALS), "n": len(moved)}
-            for name, value in tail
-        ]
+    for name, share in zip(COLUMNS[3:], (95, 100), strict=True):
+        tail = {**fill({**empty, "column": name}, moved, None), "ci95": None}  # too few tell one
+        if len(moved):
+            tail["measured"] = round(np.percentile(moved, share).item(), DECIMALS)
+        found.append(tail)
     return found
 
 

@@ -87,7 +87,7 @@ def test_memory_is_counted_above_the_imports() -> None:
 def test_functions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is moved on by the functions themselves; the median passes over one long call."""
     now, called = 0.0, []
-    waits = {"a": iter([9, 1, 1, 7]), "b": iter([9, 2, 3, 4])}
+    waits = {"a": iter([9, 1, 1, 7]), "b": iter([9, 2, 3, 4]), "c": iter([9, 5, 5, 5])}
 
     def wait(name: str) -> None:
         nonlocal now
@@ -96,8 +96,8 @@ def test_functions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("benchmarks.measure.time.perf_counter", lambda: now)
     functions = {name: lambda name=name: wait(name) for name in waits}
-    assert alternate(functions, repeats=3) == {"a": 1, "b": 3}
-    assert called == ["a", "b", "b", "a"] * 2
+    assert alternate(functions, repeats=3) == {"a": 1, "b": 3, "c": 5}
+    assert called == ["a", "b", "c", "c", "b", "a"] * 2
 
 
 class TestCommand:

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from boneage import bundled, hub, images
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.predictor import Predictor, released
+from boneage.refusal import FOREIGN, POSES, Features
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,37 @@ class TestAssess:
         assert len(predictor.assess((r for r in radiographs[:3]), "F", batch_size=2)) == 3
         with pytest.raises(InputError, match="at least 1"):
             predictor.assess(radiographs[:3], "F", batch_size=0)
+
+
+class TestRefusal:
+    @pytest.mark.parametrize("heat_map", [False, True])
+    def test_what_seems_turned_is_righted_and_looked_at_again(
+        self,
+        predictor: Predictor,
+        radiographs: list[Radiograph],
+        monkeypatch: pytest.MonkeyPatch,
+        heat_map: bool,
+    ) -> None:
+        """Of an upright hand and two that seem turned, the first of these is none."""
+        turned, seen = POSES[1], []
+        first = [(None, None), (turned.reason, None), (turned.reason, None)]
+        judgements = iter([first, [(FOREIGN, None), (None, "cut off")]])
+
+        def judge(features: Features) -> list[tuple[str | None, str | None]]:
+            seen.append(features)
+            return next(judgements)
+
+        refusal = SimpleNamespace(judge=judge, poses=lambda features: (None, np.array([0, 1, 1])))
+        monkeypatch.setattr(predictor, "refusal", refusal)
+        upright, *others = radiographs[:3]
+        posed = [replace(r, pixels=np.ascontiguousarray(turned.apply(r.pixels))) for r in others]
+        found = predictor.assess([upright, *posed], ["F", "M", "F"], heat_map=heat_map)
+        assert [assessment.refused for assessment in found] == [None, FOREIGN, turned.reason]
+        assert found[0].age is not None
+        assert len(seen[0].content) == 3
+        np.testing.assert_allclose(
+            seen[1].content, predictor.features(others).content, rtol=1e-4, atol=1e-4
+        )
 
 
 class TestSex:

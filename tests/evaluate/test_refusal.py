@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,6 @@ def test_a_table_of_weights_that_refuse(
     rows = refusal.read(tmp_path / refusal.REFUSALS)
     assert [row.refused for row in rows] == ["This is no hand.", "This is no hand.", None]
     assert np.mean([row.expected == FOREIGN for row in rows]) == 1
+    assert [row.warned for row in rows] == [False, False, False]
+    refusal.write(tmp_path, [replace(rows[0], warned=True)])
+    assert refusal.read(tmp_path / refusal.REFUSALS)[0].warned is True

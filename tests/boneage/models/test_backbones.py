@@ -24,6 +24,9 @@ from boneage.models.finetuned import FineTuned
 from boneage.models.literature import BoNet
 from boneage.models.registry import BACKBONES, MODELS, build
 
+# One of each kind: the others differ in depth alone, and a VGG takes seconds to build.
+KINDS = ("resnet18", "resnet50", "mobilenet_v2", "vgg11_bn", "googlenet")
+
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_same_features_as_torchvision(name: str) -> None:
@@ -77,7 +80,7 @@ def with_statistics(network: torch.nn.Module) -> torch.nn.Module:
 
 
 class TestFoldedBatchNorm:
-    @pytest.mark.parametrize("name", BACKBONES)
+    @pytest.mark.parametrize("name", KINDS)
     def test_same_features_at_every_stage(self, name: str) -> None:
         backbone = with_statistics(Backbone(name))
         images, stages = torch.randn(1, 3, 64, 64), BACKBONES[name]
@@ -99,7 +102,7 @@ class TestFoldedBatchNorm:
 
 
 class TestFoldedInTraining:
-    @pytest.mark.parametrize("name", BACKBONES)
+    @pytest.mark.parametrize("name", KINDS)
     def test_same_features_gradients_and_names(self, name: str) -> None:
         backbone = with_statistics(Backbone(name)).double()
         folded = copy.deepcopy(backbone)
@@ -118,12 +121,23 @@ class TestFoldedInTraining:
     def test_a_copy_computes_with_its_own_weights(self) -> None:
         backbone = with_statistics(Backbone("mobilenet_v2"))
         fold_in_training(backbone)
+        copied = copy.deepcopy(backbone)
+        images = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            before = backbone(images)
+            for parameter in copied.parameters():
+                parameter.zero_()
+            assert torch.equal(backbone(images), before)
+            assert not copied(images).any()
+
+    def test_may_be_folded_for_good_afterwards(self) -> None:
+        backbone = with_statistics(Backbone("mobilenet_v2"))
         images = torch.randn(1, 3, 64, 64)
         with torch.inference_mode():
             before = backbone(images)
-            for parameter in copy.deepcopy(backbone).parameters():
-                parameter.zero_()
-            assert torch.equal(backbone(images), before)
+            fold_in_training(backbone)
+            fold_batch_norm(backbone)
+            assert torch.allclose(backbone(images), before, atol=1e-5 * before.abs().max().item())
 
     def test_no_normalisation_runs(self) -> None:
         backbone = with_statistics(Backbone("mobilenet_v2"))
@@ -131,7 +145,7 @@ class TestFoldedInTraining:
         with torch.inference_mode(), profile() as profiled:
             backbone(torch.randn(1, 3, 64, 64))
         names = {event.key for event in profiled.key_averages()}
-        assert "aten::conv2d" in names or any("convolution" in name for name in names)
+        assert any("convolution" in name for name in names)
         assert not any("batch_norm" in name for name in names)
 
 
