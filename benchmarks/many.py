@@ -54,10 +54,7 @@ def through(weights: Path, count: int, name: str, small: bool) -> Iterator[Figur
         before = len(ledger.read_bytes().splitlines())
         finished = _follow(command, ledger)
         lines = ledger.read_text().splitlines()
-        reported = set()
-        if damaged:
-            with (out / "failures.csv").open(newline="", encoding="utf-8") as file:
-                reported = {line["file"] for line in csv.DictReader(file)}
+        reported = failed(out) if damaged else set()
     missing, twice = tally(lines, count - len(damaged))
     subject = f"{count} files with {name}"
     yield Figure(f"{subject}: assessed before the kill", before, "")
@@ -96,6 +93,12 @@ def growth(seen: Sequence[tuple[int, float]]) -> float | None:
         for part in (seen[:quarter], seen[-quarter:])
     )
     return 1000 * (mb_later - mb) / (done_later - done) if done_later > done else None
+
+
+def failed(out: Path) -> set[str]:
+    """The names of the files in ``failures.csv``, which has them as they were given."""
+    with (out / "failures.csv").open(newline="", encoding="utf-8") as file:
+        return {Path(line["file"]).name for line in csv.DictReader(file)}
 
 
 def tally(lines: Sequence[str], expected: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from benchmarks.measure import (
     rows_apart,
 )
 from boneage import hub, images, volumes
+from boneage.__main__ import main as boneage_command
 from boneage.errors import InputError
 
 SMALL_RECIPE = """
@@ -212,6 +213,13 @@ class TestMany:
         lines = [json.dumps({"file": name, "stamp": "1 2"}) for name in "abca"]
         assert many.tally(lines, 3) == (0, 1)
         assert many.tally(lines[:2], 3) == (1, 0)
+
+    def test_failures_are_told_by_name(self, tmp_path: Path) -> None:
+        damaged = many.make(tmp_path / "films", tmp_path / "pool", 8, small=False)
+        weights, out = many.small_weights(tmp_path / "small"), tmp_path / "out"
+        words = ["assess", str(tmp_path / "films"), "--sex", "F", "--weights", str(weights)]
+        assert boneage_command([*words, "--out", str(out)]) == 1
+        assert many.failed(out) == damaged == {"000003.webp", "000007.webp"}
 
     def test_growth_is_what_another_file_keeps(self) -> None:
         kept = [
