@@ -439,9 +439,9 @@ class Predictor:
         should be asked to turn it.
         """
         judged = refusal.judge(features)
-        poses = refusal.poses(features)[1]
-        turned = [i for i, (reason, _) in enumerate(judged) if poses[i] and reason != FOREIGN]
+        turned = [i for i, (reason, _) in enumerate(judged) if reason not in (None, FOREIGN)]
         if turned:
+            poses = refusal.poses(features)[1]
             righted = [
                 replace(radiographs[i], pixels=POSES[poses[i]].right(radiographs[i].pixels))
                 for i in turned

@@ -82,7 +82,7 @@ class Trainer:
             model.set_ages(self.mean, self.sd)
         self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
         freeze(self.raw, settings.frozen)
-        # In bf16 the rounding of what is folded would cost more than the pass that it saves.
+        # In bf16 the folded weights and summands would be rounded, which was not tried.
         if settings.freeze_batch_norm and accelerator.mixed_precision == "no":
             fold_in_training(self.raw)
         self.places = Places(batches.whole)
