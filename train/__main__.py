@@ -8,10 +8,11 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError, run_command
@@ -21,7 +22,7 @@ from train import recipe as recipes
 
 if TYPE_CHECKING:
     from accelerate import PartialState
-    from torch import nn
+    from torch import Tensor, nn
 
     from boneage.datasets import LabelledFolder
 
@@ -79,8 +80,9 @@ def parser() -> argparse.ArgumentParser:
         "--init",
         type=Path,
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's; "
-        "the whole network from a run of the same network, be it of another size or region; of "
-        "another AR-CNN also its heads; of an AR-CNN a single-stage network takes the head X",
+        "the whole network from a run of the same network, be it of another size or region, or an "
+        "AR-CNN of both sexes for one of them; of another AR-CNN also its heads; of an AR-CNN a "
+        "single-stage network takes the head X",
     )
     p.add_argument(
         "--precision",
@@ -209,7 +211,12 @@ def run(args: argparse.Namespace) -> int:
     arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
     with processes.local_main_process_first():  # which downloads what --pretrained needs
         model, initialisation = initialised(
-            recipe.architecture, arguments, args.init, args.pretrained
+            recipe.architecture,
+            arguments,
+            args.init,
+            args.pretrained,
+            sexes,
+            [case.age for case in training.cases],
         )
     precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.
@@ -322,10 +329,22 @@ def push(weights: Path, repo: str, private: bool) -> None:
 
 
 def initialised(
-    architecture: str, arguments: dict[str, Any], init: Path | None, pretrained: bool
+    architecture: str,
+    arguments: dict[str, Any],
+    init: Path | None,
+    pretrained: bool,
+    sexes: Sequence[str],
+    ages: Sequence[float],
 ) -> tuple[nn.Module, Any]:
-    """The network with its initial weights, and what is known of their origin."""
-    from boneage import hub
+    """The network with its initial weights, and what is known of their origin.
+
+    Args:
+        architecture, arguments: of the network.
+        init, pretrained: of the command line.
+        sexes: that the network is for, in the order of their index; none if sex is no input.
+        ages: of the training images, which standardise the network's.
+    """
+    from boneage.models.backbones import AgeHead
     from boneage.models.registry import build
 
     try:
@@ -338,10 +357,11 @@ def initialised(
     if not init:
         return model, "torchvision ImageNet" if pretrained else "random"
     config = config_beside(init)
-    if is_same_network(config.get("architecture"), architecture, arguments):
-        trained = hub.build_network(init.parent, config, hub.checked_data(init.parent, config))
-        sized = hasattr(model, "resampled")
-        model.load_state_dict(model.resampled(trained) if sized else trained.state_dict())
+    if state := whole_network(init, config, model, architecture, arguments, sexes):
+        model.load_state_dict(state)
+        standard = config["age"]["mean"], config["age"]["sd"]
+        for head in filter(lambda module: isinstance(module, AgeHead), model.modules()):
+            head.restandardise(standard, (mean(ages), stdev(ages)))
     elif not hasattr(model, "backbone"):
         raise InputError(f"{architecture} has no single backbone that --init could start.")
     else:
@@ -349,6 +369,38 @@ def initialised(
         if architecture in ("arcnn", "finetuned"):
             model.load_heads(init)
     return model, origin_of(init)
+
+
+def whole_network(
+    init: Path,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    architecture: str,
+    arguments: Mapping[str, Any],
+    sexes: Sequence[str],
+) -> dict[str, Tensor] | None:
+    """The state dict that ``model`` takes over from a run's weights.
+
+    ``None`` unless they are of the same network, or of the AR-CNN of both sexes that this is for
+    one of.
+
+    Args:
+        init: the weights.
+        config: of their folder.
+        model: the new network, of this ``architecture`` with these ``arguments``.
+        sexes: that it is for.
+    """
+    from boneage import hub
+
+    before, of_both = config.get("architecture"), {**arguments, "sexes": 2}
+    is_same = is_same_network(before, architecture, arguments)
+    is_of_both = len(sexes) == 1 and is_same_network(before, architecture, of_both)
+    if not is_same and not (is_of_both and hasattr(model, "of_one_sex")):
+        return None
+    trained = hub.build_network(init.parent, config, hub.checked_data(init.parent, config))
+    if is_of_both:
+        return trained.of_one_sex(config["sexes"].index(sexes[0]))
+    return model.resampled(trained) if hasattr(model, "resampled") else trained.state_dict()
 
 
 def is_same_network(

@@ -335,6 +335,20 @@ class ARCNN(nn.Module):
         }
         self.load_state_dict(fitting, strict=False)
 
+    def of_one_sex(self, sex: int) -> dict[str, Tensor]:
+        """State dict of the same network for one sex of the two: that sex's heads and scores.
+
+        Args:
+            sex: its index, 0 or 1.
+        """
+        state = self.state_dict()
+        for name, value in state.items():
+            if "_head." in name:  # a unit a sex
+                state[name] = value[sex : sex + 1]
+            elif "scorers." in name:  # the scores of all ratios, one sex after the other
+                state[name] = value.unflatten(0, (2, -1))[sex]
+        return state
+
     def forward(
         self, images: Tensor, sex: Tensor | None = None, proposals: Proposals | None = None
     ) -> ARCNNOutput:

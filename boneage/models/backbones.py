@@ -281,6 +281,18 @@ class AgeHead(nn.Module):
             ages = ages.unflatten(-1, (self.classes, -1))
         return of_sex(ages, sex)
 
+    @torch.no_grad()
+    def restandardise(self, before: tuple[float, float], now: tuple[float, float]) -> None:
+        """Keep the ages where their (mean, standard deviation) change, as with other images.
+
+        A head of classes stays as it is: its logits are of no standardised age.
+        """
+        if self.classes:
+            return
+        (mean, sd), (new_mean, new_sd) = before, now
+        self.linear.weight *= sd / new_sd
+        self.linear.bias.mul_(sd / new_sd).add_((mean - new_mean) / new_sd)
+
 
 def of_sex(values: Tensor, sex: Tensor | None) -> Tensor:
     """From values for each sex those of each case's own.

@@ -16,7 +16,7 @@ from boneage import hub, images
 from boneage.predictor import Predictor
 from train import loop
 from train import recipe as recipes
-from train.__main__ import commit, is_same_network, main
+from train.__main__ import commit, initialised, is_same_network, main
 
 WriteRecipe = Callable[..., Path]
 
@@ -471,6 +471,24 @@ class TestStart:
         for name in learnt.keys() - set(kept):  # resampled
             now, before = large.get_parameter(name), learnt[name]
             assert torch.allclose(now.sum(1), before.sum(1), atol=0.05), name
+
+    def test_a_network_of_one_sex_goes_on_from_that_of_both(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        """It assesses the same ages, though the ages of one sex have another standard."""
+        epochs = ("--epochs", "1")
+        assert run(write_recipe("arcnn"), small_folder, tmp_path / "a", *epochs) == 0
+        first = tmp_path / "a" / "weights" / hub.TENSORS
+        both, config = hub.load(first.parent)
+        arguments = config["architecture"]["arguments"] | {"sexes": 1}
+        boys, _ = initialised("arcnn", arguments, first, False, ["M"], [150.0, 30.0, 90.0])
+        images = torch.randn(2, 1, 64, 64).expand(-1, 3, -1, -1)
+        with torch.inference_mode():
+            expected = both(images, torch.tensor([1, 1])).assembled
+            made = boys.eval()(images).assembled
+        standard = config["age"]
+        months = expected * standard["sd"] + standard["mean"]
+        assert torch.allclose(made * 60 + 90, months, atol=1e-2)
 
 
 def test_commit_says_whether_the_code_was_changed_since(

@@ -239,6 +239,19 @@ class TestInitialisation:
         whole = trained.recognition.whole_head.linear.weight
         assert torch.equal(model.recognition.whole_head.linear.weight, whole)
 
+    @pytest.mark.parametrize("sex", [0, 1])
+    def test_a_network_of_one_sex_is_that_of_both(
+        self, batch: tuple[Tensor, Tensor], sex: int
+    ) -> None:
+        both = small().eval()
+        one = ARCNN("resnet18", size=128, part_size=64).eval()
+        one.load_state_dict(both.of_one_sex(sex))
+        images = batch[0]
+        with torch.inference_mode():
+            expected, made = both(images, torch.full((len(images),), sex)), one(images)
+        assert torch.equal(made.proposals.boxes, expected.proposals.boxes)
+        assert torch.allclose(made.assembled, expected.assembled, atol=1e-6)
+
 
 class TestGradients:
     def gradients(self, batch: tuple[Tensor, Tensor], term: str) -> dict[str, bool]:

@@ -209,6 +209,13 @@ class TestAgeHead:
         units = head.linear(features).view(2, 5, 7, 2)
         assert torch.equal(logits, torch.stack([units[0, ..., 1], units[1, ..., 0]]))
 
+    def test_ages_stay_where_their_standard_changes(self) -> None:
+        head = AgeHead(4, sexes=2)
+        features, sex = torch.randn(3, 4), torch.tensor([0, 1, 0])
+        before = head(features, sex) * 40 + 120
+        head.restandardise((120, 40), (135, 43))
+        assert torch.allclose(head(features, sex) * 43 + 135, before, atol=1e-4)
+
     def test_fp32_inside_autocast(self) -> None:
         head = AgeHead(4, sexes=1)
         with torch.autocast("cpu", torch.bfloat16):
