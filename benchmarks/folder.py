@@ -28,12 +28,14 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
     """
     from boneage import batch, datasets
     from boneage.__main__ import assess_items, parser
+    from boneage.memory import keep_freed_memory
     from boneage.predictor import Predictor
     from evaluate.cases import Writer
     from evaluate.processes import Processes
     from evaluate.published import filled_cells
     from evaluate.run import Dataset, assess_cases, lines_of
 
+    keep_freed_memory()  # as both commands do
     predictor = Predictor.load(device="cpu")
     files = sorted((DATA / "rsna-test" / "images").iterdir())[:most]
     items = [batch.Item(source, "F") for source in batch.sources(files)]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import Measurement, Outcome, alternate
-from boneage.memory import MMAP_MAX, TRIM_THRESHOLD, set_allocator
+from boneage.memory import keep_freed_memory
 
 FILM = Path(__file__).parents[1] / "data" / "rsna-fullsize" / "images"
 SIZE = (1500, 2000)  # width and height
@@ -24,8 +24,8 @@ def run(repeats: int = 25) -> Iterator[Outcome]:
     from boneage import images
     from boneage.transforms import Preprocess
 
-    # Else it is chance which of the two gets its memory from the system anew, page by page.
-    set_allocator({MMAP_MAX: 0, TRIM_THRESHOLD: 2**28})
+    # As `boneage assess` does. Else it is chance which of the two gets its memory anew.
+    keep_freed_memory()
     preprocess = Preprocess(size=256, resolution=SIDE)
     with Image.open(min(FILM.iterdir())) as film:
         grey = film.convert("L").resize(SIZE)

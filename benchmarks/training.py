@@ -30,7 +30,7 @@ def run(repeats: int = 5, recipes: Mapping[str, str] = RECIPES) -> Iterator[Outc
     """
     from accelerate.state import AcceleratorState
 
-    from train.__main__ import keep_freed_memory
+    from boneage.memory import keep_freed_memory
 
     keep_freed_memory()  # as a training does
     for name, summary in recipes.items():
@@ -92,20 +92,21 @@ def prepare(name: str, out: Path) -> tuple[Trainer, nn.Module]:
     recipe = recipes.load(name)
     data = datasets.load(DATA)
     preprocess = Preprocess(resolution=299, **recipe.preprocess)
-    arguments = {**recipe.arguments, "sexes": 2}
+    sexes, ages = ["F", "M"], [case.age for case in data.cases]
+    arguments = {**recipe.arguments, "sexes": len(sexes)}
     init = released("hand") / hub.TENSORS
-    model, _ = initialised(recipe.architecture, arguments, init, pretrained=False)
+    model, _ = initialised(recipe.architecture, arguments, init, False, sexes, ages)
     accelerator = Accelerator(mixed_precision=chosen_precision("auto", model, preprocess.size))
     cache = build_cache(data, preprocess, out, accelerator)
     size = recipe.optimisation.batch_size
-    batches = Batches(data, cache, ["F", "M"], size, recipe.augmentation)
+    batches = Batches(data, cache, sexes, size, recipe.augmentation)
     plain = copy.deepcopy(model)
     trainer = Trainer(
         model,
         recipe,
         preprocess,
         batches,
-        Batches(data, cache, ["F", "M"], size),
+        Batches(data, cache, sexes, size),
         AGE_RANGES[data.unit],
         {},
         out,

@@ -336,8 +336,10 @@ def run_prepare_ct(args: argparse.Namespace) -> int:
 def run_assess(args: argparse.Namespace) -> int:
     """``boneage assess``: one result or one reason for every file."""
     from boneage import batch, case_table, volumes
+    from boneage.memory import keep_freed_memory
     from boneage.predictor import Predictor
 
+    keep_freed_memory()
     is_adult = args.task == "adult"
     sources = batch.sources(
         list_files(args.files, volumes=is_adult, out=args.out),

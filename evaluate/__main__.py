@@ -96,10 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     from boneage import hub
+    from boneage.memory import keep_freed_memory
     from evaluate import recorded
     from evaluate.processes import Processes
     from evaluate.run import evaluate, render
 
+    keep_freed_memory()
     if args.from_cases and args.weights:
         raise InputError("--from-cases assesses nothing, so it takes no --weights.")
     datasets = _datasets(args.data, args.split)

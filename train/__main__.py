@@ -16,7 +16,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError, run_command
-from boneage.memory import MMAP_MAX, TOP_PAD, TRIM_THRESHOLD, set_allocator
+from boneage.memory import keep_freed_memory
 from boneage.views import PROJECTIONS, REGIONS
 from train import recipe as recipes
 
@@ -98,15 +98,6 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--private", action="store_true", help="make the repository of --push private")
     return p
-
-
-def keep_freed_memory() -> None:
-    """Keep freed memory in the process.
-
-    By default every large tensor's memory goes back to the system and comes again page by page,
-    once a step; that costs a training on the CPU a fifth of its time and more.
-    """
-    set_allocator({MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**28})
 
 
 def natural(text: str) -> int:
