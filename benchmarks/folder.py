@@ -75,7 +75,7 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
     tasks = {
         "boneage assess: read, assessed, printed": partial(assess, plain),
         "boneage assess --out: read, assessed, drawn, written": partial(assess, drawing),
-        "evaluate: read, assessed, written": evaluate,
+        "evaluate: read, assessed, cases.csv written": evaluate,
     }
     seconds = alternate({**tasks, **{k: partial(floor, v) for k, v in floors.items()}}, repeats)
     subject = f"{len(items)} files of 299 px, batches of {BATCH}, {predictor.precision}"

@@ -95,7 +95,7 @@ def prepare(name: str, out: Path) -> tuple[Trainer, nn.Module]:
     sexes, ages = ["F", "M"], [case.age for case in data.cases]
     arguments = {**recipe.arguments, "sexes": len(sexes)}
     init = released("hand") / hub.TENSORS
-    model, _ = initialised(recipe.architecture, arguments, init, False, sexes, ages)
+    model, _ = initialised(recipe.architecture, arguments, init, False, sexes, ages, data.unit)
     accelerator = Accelerator(mixed_precision=chosen_precision("auto", model, preprocess.size))
     cache = build_cache(data, preprocess, out, accelerator)
     size = recipe.optimisation.batch_size

@@ -59,6 +59,8 @@ these weights, made from them, are released under Apache-2.0.""",
     ),
 }
 GROUPS = {"S1": "", "S2": "MAE, "}  # the evaluation's tables of measures, and of errors by age
+REFUSED = "Refused images have no age and count in no error.\n"
+COLUMNS = ("all", "female", "male")
 PINNING = (
     "`revision=` with a commit of this repository pins the weights; without it they are the "
     "newest.\n"
@@ -269,27 +271,34 @@ def _test(records: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
     return [
         f"On the test images (`python -m evaluate --split test`), MAE in {unit} with its 95 % "
         "bootstrap interval beside the published value:\n",
-        "| table, row | published | measured | 95 % | n |\n|---|---|---|---|---|",
+        "| table, row | published | measured | 95 % | n | refused |\n|---|---|---|---|---|---|",
         *(
             f"| {_name(r)} | {'' if r['published'] is None else r['published']} "
-            f"| {r['measured']:.2f} | {_interval(r['ci95'])} | {r['n']} |"
+            f"| {r['measured']:.2f} | {_interval(r['ci95'])} | {r['n']} | {r['refused']} |"
             for r in records
         ),
         "",
+        *([REFUSED] if any(r["refused"] for r in records) else []),
     ]
 
 
 def _groups(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [r for r in records if r["table"] in GROUPS and r["column"] == "all"]
-    if not rows:
+    lines: dict[str, dict[str, str]] = {}
+    for r in records:
+        if r["table"] in GROUPS:
+            name = f"{GROUPS[r['table']]}{r['row']} ({r['unit']})"
+            interval = f" ({_interval(r['ci95'])})" if r["ci95"] else ""
+            cell = f"{r['measured']:.2f}{interval}, {r['n']}"
+            lines.setdefault(name, {})[r["column"]] = cell
+    if not lines:
         return []
     return [
-        "Errors in more detail, and the MAE by age:\n",
-        "| | measured | 95 % | n |\n|---|---|---|---|",
+        "Errors in more detail, and the MAE by age, each with its 95 % interval and the number of "
+        "cases:\n",
+        "| | " + " | ".join(COLUMNS) + " |\n|---|" + "---|" * len(COLUMNS),
         *(
-            f"| {GROUPS[r['table']]}{r['row']} | {r['measured']:.2f} {r['unit']} "
-            f"| {_interval(r['ci95'])} | {r['n']} |"
-            for r in rows
+            f"| {name} | " + " | ".join(cells.get(column, "") for column in COLUMNS) + " |"
+            for name, cells in lines.items()
         ),
         "",
     ]

@@ -118,7 +118,9 @@ def report(
             found = _select(published, table.id, dataset)
             remarks = {(c.row, c.column): c.remark for c in table.cells if c.remark}
             title = f"{table.id}. {table.title} ({table.source}), MAE in {table.unit}, on {dataset}"
-            grids.append(_comparison(title, found, remarks, _other_images(dataset, table)))
+            told = [_RECORDED] * any(record["recorded"] for record in found)
+            notes = [*_other_images(dataset, table), *told]
+            grids.append(_comparison(title, found, remarks, notes))
             records += found
         for group in (group for group in groups if group.dataset == dataset):
             name = f"{group.row}, on {dataset}, by {group.weights}"
@@ -187,6 +189,11 @@ _WEIGHTS = {
 }
 
 
+_RECORDED = (
+    "Recorded rows are of networks that are not shipped. The last table says what each one is, "
+    "what it started from and for how many epochs it was trained: after a few, from random "
+    "weights, a row tells how fast a network learns, and nothing against the method."
+)
 _S1 = (
     "Limits of agreement: bias -/+ 1.96 SD of the error (Bland and Altman 1986). The published "
     "figure, where there is one, is the paper's claim about its own network."
@@ -210,8 +217,9 @@ _S12 = (
     "docs/experiments.md; each is one training, whose own chance no interval here holds."
 )
 _EQUAL_TIME = (
-    "The two of table S4 went on from the same weights for the same processor time, with parts and "
-    "without."
+    "The two of table S4 went on from the same weights, which had been trained with parts, for the "
+    "same processor time, with parts and without: the one for four epochs, the other for seven of "
+    "nine."
 )
 
 
@@ -222,7 +230,10 @@ _S5 = (
     "has the value of the nearest pixel of the border; contrast about the mean grey, cut off at "
     "black and white; less contrast than before changes no more than the rounding of grey values, "
     "since they are stretched before assessment. The images are squashed to squares, so that a "
-    "rotation is slightly sheared. Differences are paired by case; changes of the age are absolute."
+    "rotation is slightly sheared. Differences are paired by case; changes of the age are "
+    "absolute. Where the interval of a difference lies above 0, the error grows, and the claim "
+    "does not hold for these weights. n differs where a changed image is refused, or one that was "
+    "refused is not."
 )
 _S6 = (
     "These are validation images: weights are selected by their MAE on them, among others. No "
@@ -230,7 +241,8 @@ _S6 = (
     "a region, the share of the boxes whose centre lies in one; boxes that overlap a region, "
     "however little; regions covered, the share of the 17 regions (4 DIP, 5 PIP, 5 MCP, radius, "
     "ulna, wrist; the expert's) whose centre lies in a box. Larger boxes overlap and cover more: "
-    "compare with those of the same sizes, and see the areas."
+    "compare with those of the same sizes, and see the areas. A refused image has no boxes and is "
+    "left out."
 )
 _S7 = (
     "Paired by image; positive where the agent's boxes fit better, an interval that holds 0 says "

@@ -208,6 +208,7 @@ def run(args: argparse.Namespace) -> int:
             args.pretrained,
             sexes,
             [case.age for case in training.cases],
+            folder.unit,
         )
     precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.
@@ -326,6 +327,7 @@ def initialised(
     pretrained: bool,
     sexes: Sequence[str],
     ages: Sequence[float],
+    unit: str,
 ) -> tuple[nn.Module, Any]:
     """The network with its initial weights, and what is known of their origin.
 
@@ -334,6 +336,7 @@ def initialised(
         init, pretrained: of the command line.
         sexes: that the network is for, in the order of their index; none if sex is no input.
         ages: of the training images, which standardise the network's.
+        unit: of these ages.
     """
     from boneage.models.backbones import AgeHead
     from boneage.models.registry import build
@@ -350,9 +353,10 @@ def initialised(
     config = config_beside(init)
     if state := whole_network(init, config, model, architecture, arguments, sexes):
         model.load_state_dict(state)
-        standard = config["age"]["mean"], config["age"]["sd"]
-        for head in filter(lambda module: isinstance(module, AgeHead), model.modules()):
-            head.restandardise(standard, (mean(ages), stdev(ages)))
+        if config["unit"] == unit:
+            standard = config["age"]["mean"], config["age"]["sd"]
+            for head in filter(lambda module: isinstance(module, AgeHead), model.modules()):
+                head.restandardise(standard, (mean(ages), stdev(ages)))
     elif not hasattr(model, "backbone"):
         raise InputError(f"{architecture} has no single backbone that --init could start.")
     else:

@@ -148,7 +148,7 @@ def test_the_phantom_is_read_the_right_way_round(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("benchmark", "options", "rows"),
     [
-        (ancestor, {"count": 1, "size": 128}, 8),
+        (ancestor, {"count": 1, "size": 128}, 6),
         (folder, {"most": 2}, 6),
         (reading, {}, 5),
         (training, {"recipes": {"tiny": "a small one"}}, 3),

@@ -10,7 +10,7 @@ from boneage.card import model_card, origin
 RECORD = {
     "table": "B2", "row": "VGG with hierarchical features", "column": "MAE", "published": 4.856,
     "measured": 6.123, "ci95": [5.9, 6.4], "n": 100, "unit": "years", "recorded": False,
-    "dataset": "nih-chest-test/test", "weights": "mine@0123456789ab",
+    "dataset": "nih-chest-test/test", "weights": "mine@0123456789ab", "refused": 0,
 }  # fmt: skip
 
 
@@ -36,7 +36,10 @@ def test_adults() -> None:
     assert "RSNA" not in card
     assert "sex is no input" in card
     assert 'Predictor.load("weights/mine", task="adult")' in card
-    assert "| B2 VGG with hierarchical features MAE | 4.856 | 6.12 | 5.90 to 6.40 | 100 |" in card
+    assert (
+        "| B2 VGG with hierarchical features MAE | 4.856 | 6.12 | 5.90 to 6.40 | 100 | 0 |" in card
+    )
+    assert "Refused images" not in card
     assert "| assembled | 5.55 |" in card
 
 
@@ -88,7 +91,8 @@ def test_results_of_other_weights_are_left_out(id: str, sha256: str) -> None:
 def test_results_outside_the_papers_tables_are_its_own_too() -> None:
     record = RECORD | {"table": "S4", "row": "mine", "published": None}
     card = model_card("mine", config("adult", [], "nih-chest-128"), [record])
-    assert "| S4 mine MAE |  | 6.12 | 5.90 to 6.40 | 100 |" in card
+    assert "| S4 mine MAE |  | 6.12 | 5.90 to 6.40 | 100 | 0 |" in card
+    assert "Refused images" not in card
     assert "value: 6.123" in card
 
 
@@ -151,14 +155,22 @@ def test_metadata_name_data_and_licence(data: str, expected: dict[str, Any]) -> 
     assert ("license_link" in metadata) == (data == "rsna-299")
 
 
-def test_errors_by_age_of_all_cases() -> None:
+def test_errors_by_age_and_sex() -> None:
     overall = RECORD | {"table": "S1", "row": "RMSE", "column": "all", "measured": 8.0}
     old = RECORD | {"table": "S2", "row": "70 to 80 years", "column": "all", "n": 9}
-    women = old | {"column": "female", "measured": 1.25}
+    women = old | {"column": "female", "measured": 1.25, "n": 1, "ci95": None}
     card = model_card("mine", config("adult", [], "nih-chest-128"), [overall, old, women])
-    assert "| RMSE | 8.00 years | 5.90 to 6.40 | 100 |" in card
-    assert "| MAE, 70 to 80 years | 6.12 years | 5.90 to 6.40 | 9 |" in card
-    assert "1.25" not in card
+    assert "| RMSE (years) | 8.00 (5.90 to 6.40), 100 |  |  |" in card
+    cells = "6.12 (5.90 to 6.40), 9 | 1.25, 1 |  |"
+    assert f"| MAE, 70 to 80 years (years) | {cells}" in card
+
+
+def test_refused_cases_are_counted() -> None:
+    card = model_card(
+        "mine", config("adult", [], "nih-chest-128"), [RECORD | {"refused": 2, "n": 98}]
+    )
+    assert "| 98 | 2 |\n" in card
+    assert "Refused images have no age" in card
 
 
 def test_what_was_calibrated() -> None:

@@ -481,7 +481,8 @@ class TestStart:
         first = tmp_path / "a" / "weights" / hub.TENSORS
         both, config = hub.load(first.parent)
         arguments = config["architecture"]["arguments"] | {"sexes": 1}
-        boys, _ = initialised("arcnn", arguments, first, False, ["M"], [150.0, 30.0, 90.0])
+        ages = [150.0, 30.0, 90.0]
+        boys, _ = initialised("arcnn", arguments, first, False, ["M"], ages, "months")
         images = torch.randn(2, 1, 64, 64).expand(-1, 3, -1, -1)
         with torch.inference_mode():
             expected = both(images, torch.tensor([1, 1])).assembled
@@ -489,6 +490,9 @@ class TestStart:
         standard = config["age"]
         months = expected * standard["sd"] + standard["mean"]
         assert torch.allclose(made * 60 + 90, months, atol=1e-2)
+        other, _ = initialised("arcnn", arguments, first, False, ["M"], ages, "years")
+        with torch.inference_mode():  # ages in another unit have nothing to keep
+            assert torch.allclose(other.eval()(images).assembled, expected, atol=1e-4)
 
 
 def test_commit_says_whether_the_code_was_changed_since(
