@@ -265,7 +265,9 @@ def robustness(records: Sequence[Record], dataset: str, weights: str) -> Figure:
         if (record["dataset"], record["weights"]) == (dataset, weights)
     }
     unchanged = found[UNCHANGED]
-    facts = [f"{dataset}: n = {unchanged['n']}, 95 % intervals", f"Weights {weights}"]
+    counts = sorted({record["n"] for record in found.values()})
+    n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    facts = [f"{dataset}: n = {n}, 95 % intervals", f"Weights {weights}"]
     figure = plots.figure(1.6 * WIDTH, 0.6 * HEIGHT, "Robustness of the assessed age", facts)
     kinds = {"rotation": ("degrees", 0), "scaling": ("factor", 1), "contrast": ("factor", 1)}
     panels = figure.subplots(1, len(kinds), sharey=True)

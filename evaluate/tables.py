@@ -229,9 +229,10 @@ _S5 = (
     "(counter-clockwise) and scaling about the middle, bilinear, where what comes in from outside "
     "has the value of the nearest pixel of the border; contrast about the mean grey, cut off at "
     "black and white; less contrast than before changes no more than the rounding of grey values, "
-    "since they are stretched before assessment. The images are squashed to squares, so that a "
-    "rotation is slightly sheared. Differences are paired by case; changes of the age are "
-    "absolute. Where the interval of a difference lies above 0, the error grows, and the claim "
+    "since they are stretched before assessment; enlarged bicubically; white over 6 % of each side "
+    "at every edge. The images are squashed to squares, so that a rotation is slightly sheared. "
+    "The last four changes are not the paper's. Differences are paired by case; changes of the age "
+    "are absolute. Where the interval of a difference lies above 0, the error grows, and the claim "
     "does not hold for these weights. n differs where a changed image is refused, or one that was "
     "refused is not."
 )

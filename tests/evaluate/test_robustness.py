@@ -61,12 +61,24 @@ def test_contrast_stretches_about_the_mean_and_cuts_off() -> None:
     assert deep.tolist() == [[0, 25700], [180 * 257, 220 * 257]]
 
 
-def test_the_paper_names_three_kinds_of_change() -> None:
-    assert {change.kind for change in CHANGES} == {"rotation", "scaling", "contrast"}
+def test_mirrored_enlarged_and_bordered() -> None:
+    film = np.arange(100, dtype=np.uint16).reshape(10, 10)
+    assert (Change("mirroring", 1)(film) == film[:, ::-1]).all()
+    large = Change("enlargement", 2)(film)
+    assert (large.shape, large.dtype) == ((20, 20), np.uint16)
+    assert abs(large[1::2, 1::2].astype(int) - film).max() <= 6  # half a pixel of 11
+    bordered = Change("border", 10)(film)
+    assert (bordered[1:-1, 1:-1] == film[1:-1, 1:-1]).all()
+    assert (bordered == 65535).sum() == 100 - 64
+
+
+def test_the_papers_kinds_of_change_and_scanners() -> None:
+    kinds = {"rotation", "scaling", "contrast", "mirroring", "enlargement", "border"}
+    assert {change.kind for change in CHANGES} == kinds
     names = [change.name for change in CHANGES]
-    assert len(set(names)) == len(names) == 14
-    assert "rotation by +10 degrees" in names
-    assert "scaling by 0.8" in names
+    assert len(set(names)) == len(names) == 18
+    expected = {"rotation by +10 degrees", "scaling by 0.8", "mirrored", "enlarged 4 times"}
+    assert {*expected, "a white border of 6 %"} < set(names)
 
 
 def test_every_case_is_assessed_after_every_change(
