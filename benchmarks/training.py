@@ -54,6 +54,8 @@ def steps_of(trainer: Trainer, plain: nn.Module, summary: str, repeats: int) -> 
         {
             "step": complete(trainer, lambda: trainer.train_step(next(batches))),
             "loader": complete(trainer, lambda: [trainer.images_of(batch) for batch in loader]),
+            "reading": lambda: list(loader),
+            "averaging": complete(trainer, lambda: trainer.ema.update_parameters(trainer.raw)),
             **{name: complete(trainer, bare_step(trainer, m)) for name, m in floors.items()},
         },
         repeats,
@@ -71,6 +73,10 @@ def steps_of(trainer: Trainer, plain: nn.Module, summary: str, repeats: int) -> 
         yield Outcome(subject, step, Measurement(what, seconds["plain"]), at_least=STEP)
     each = Measurement("a batch loaded and augmented", seconds["loader"] / len(loader))
     yield Outcome(subject, each, bare, at_least=LOADER)
+    # Where the rest of a step goes. An accelerator computes while the next batch is read.
+    read = Measurement("of it, the batch read on the processor", seconds["reading"] / len(loader))
+    yield Outcome(subject, read, bare)
+    yield Outcome(subject, Measurement("weights averaged", seconds["averaging"]), bare)
 
 
 def prepare(name: str, out: Path) -> tuple[Trainer, nn.Module]:

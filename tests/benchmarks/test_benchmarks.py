@@ -151,7 +151,7 @@ def test_the_phantom_is_read_the_right_way_round(tmp_path: Path) -> None:
         (ancestor, {"count": 1, "size": 128}, 6),
         (folder, {"most": 2}, 6),
         (reading, {}, 5),
-        (training, {"recipes": {"tiny": "a small one"}}, 3),
+        (training, {"recipes": {"tiny": "a small one"}}, 5),
     ],
     ids=["ancestor", "folder", "reading", "training"],
 )
