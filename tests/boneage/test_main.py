@@ -247,7 +247,7 @@ class TestCard:
         record = {
             "table": "A3", "row": "AR-CNN", "column": "MAE", "published": 4.38, "measured": 6.5,
             "n": 200, "ci95": [6.0, 7.0], "unit": "months", "dataset": "rsna-test/test",
-            "weights": f"tiny@{config['sha256'][:12]}",
+            "weights": f"tiny@{config['sha256'][:12]}", "refused": 0,
         }  # fmt: skip
         others = [
             record | {"weights": "other@abc", "measured": 99.5},
@@ -258,7 +258,7 @@ class TestCard:
         assert main(["card", str(weights), "--results", str(tmp_path)]) == 0
         card = (weights / "README.md").read_text()
         assert card.startswith("---\n")
-        assert "| A3 AR-CNN MAE | 4.38 | 6.50 | 6.00 to 7.00 | 200 |" in card
+        assert "| A3 AR-CNN MAE | 4.38 | 6.50 | 6.00 to 7.00 | 200 | 0 |" in card
         assert "| X | 8.25 |" in card
         assert "99.5" not in card
         assert "Keras' MobileNetV2" in card

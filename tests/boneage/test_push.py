@@ -119,7 +119,7 @@ class TestRoundTrip:
     ) -> None:
         record = {
             "table": "S4", "row": "tiny", "column": "MAE", "published": None, "measured": 6.123,
-            "ci95": [5.9, 6.4], "n": 100, "unit": "months", "recorded": False,
+            "ci95": [5.9, 6.4], "n": 100, "unit": "months", "recorded": False, "refused": 0,
             "dataset": "rsna-test/test",
             "weights": f"tiny@{hub.load_config(tiny)['sha256'][:12]}",
         }  # fmt: skip
