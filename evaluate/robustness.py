@@ -14,7 +14,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,29 +63,13 @@ class Change:
     @property
     def name(self) -> str:
         """``rotation by +10 degrees``, ``scaling by 0.8``, ``mirrored``: a row of S5."""
-        return _NAMES.get(self.kind, f"{self.kind} by {{:g}}").format(self.amount)
+        return _KINDS[self.kind][0].format(self.amount)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """The changed image: (H, W) uint8 or uint16 to the same type, enlarged to another shape."""
-        if self.kind == "rotation":
-            return turn_and_scale(pixels, degrees=self.amount)
-        if self.kind == "scaling":
-            return turn_and_scale(pixels, factor=self.amount)
-        if self.kind == "contrast":
-            return change_contrast(pixels, self.amount)
-        if self.kind == "mirroring":
-            return np.ascontiguousarray(np.fliplr(pixels))
-        if self.kind == "enlargement":
-            return enlarge(pixels, self.amount)
-        return white_border(pixels, self.amount / 100)
+        return _KINDS[self.kind][1](pixels, self.amount)
 
 
-_NAMES = {
-    "rotation": "rotation by {:+g} degrees",
-    "mirroring": "mirrored",
-    "enlargement": "enlarged {:g} times",
-    "border": "a white border of {:g} %",
-}
 CHANGES = (
     *(Change("rotation", degrees) for degrees in (-30, -20, -10, 10, 20, 30)),
     *(Change("scaling", factor) for factor in (0.8, 0.9, 1.1, 1.2)),
@@ -141,6 +125,16 @@ def white_border(pixels: np.ndarray, share: float) -> np.ndarray:
     white = np.full_like(pixels, np.iinfo(pixels.dtype).max)
     white[down:-down, across:-across] = pixels[down:-down, across:-across]
     return white
+
+
+_KINDS: dict[str, tuple[str, Callable[[np.ndarray, float], np.ndarray]]] = {
+    "rotation": ("rotation by {:+g} degrees", lambda film, by: turn_and_scale(film, degrees=by)),
+    "scaling": ("scaling by {:g}", lambda film, by: turn_and_scale(film, factor=by)),
+    "contrast": ("contrast by {:g}", change_contrast),
+    "mirroring": ("mirrored", lambda film, _: np.ascontiguousarray(np.fliplr(film))),
+    "enlargement": ("enlarged {:g} times", enlarge),
+    "border": ("a white border of {:g} %", lambda film, by: white_border(film, by / 100)),
+}
 
 
 def assess(

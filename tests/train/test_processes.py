@@ -107,7 +107,8 @@ def arguments(folder: Path, images: Path, name: str, *options: str) -> list[str]
     # From a trained network: a random one would answer rounding with other ages.
     start = released("hand") / hub.TENSORS
     places = ["--data", str(images), "--out", str(folder / name), "--init", str(start)]
-    return [str(folder / "tiny.toml"), *places, "--precision", "no", *options]
+    # A seed whose validation images have no two regions that score alike: rounding would choose.
+    return [str(folder / "tiny.toml"), *places, "--precision", "no", "--seed", "1", *options]
 
 
 def launched(folder: Path, images: Path) -> None:
@@ -200,9 +201,7 @@ def test_losses_and_errors_are_those_of_one_process(runs: Runs, name: str) -> No
     for one, other in zip(runs.records("one"), runs.records(name), strict=True):
         maes = {key: value for key, value in one.items() if key.startswith("validation")}
         assert len(maes) == 9  # six components, two sexes, and the one to choose by
-        assert other["validation_mae_X"] == pytest.approx(one["validation_mae_X"], abs=0.02)
-        # Of two regions that score alike, rounding may choose the other one.
-        assert {key: other[key] for key in maes} == pytest.approx(maes, abs=2)
+        assert {key: other[key] for key in maes} == pytest.approx(maes, abs=0.02)
 
 
 def test_epoch_losses_are_of_all_processes(runs: Runs) -> None:
