@@ -91,17 +91,18 @@ def prepare(name: str, out: Path) -> tuple[Trainer, nn.Module]:
     from boneage.predictor import released
     from boneage.transforms import Preprocess
     from train import recipe as recipes
-    from train.__main__ import AGE_RANGES, chosen_precision, initialised
+    from train.__main__ import AGE_RANGES, chosen_precision
     from train.data import Batches, build_cache
+    from train.initialisation import NewNetwork, initialised
     from train.loop import Trainer
 
     recipe = recipes.load(name)
     data = datasets.load(DATA)
     preprocess = Preprocess(resolution=299, **recipe.preprocess)
-    sexes, ages = ["F", "M"], [case.age for case in data.cases]
+    sexes = ["F", "M"]
     arguments = {**recipe.arguments, "sexes": len(sexes)}
-    init = released("hand") / hub.TENSORS
-    model, _ = initialised(recipe.architecture, arguments, init, False, sexes, ages, data.unit)
+    network = NewNetwork(recipe.architecture, arguments, sexes, data)
+    model, _ = initialised(network, released("hand") / hub.TENSORS)
     accelerator = Accelerator(mixed_precision=chosen_precision("auto", model, preprocess.size))
     cache = build_cache(data, preprocess, out, accelerator)
     size = recipe.optimisation.batch_size

@@ -8,12 +8,10 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from boneage.errors import InputError, run_command
 from boneage.memory import keep_freed_memory
@@ -22,7 +20,7 @@ from train import recipe as recipes
 
 if TYPE_CHECKING:
     from accelerate import PartialState
-    from torch import Tensor, nn
+    from torch import nn
 
     from boneage.datasets import LabelledFolder
 
@@ -145,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
     from boneage.models.registry import MODELS
     from boneage.transforms import Preprocess
     from train.data import Batches, build_cache
+    from train.initialisation import NewNetwork, initialised
     from train.loop import CHECKPOINT, Trainer
 
     recipe = recipes.load(args.recipe)
@@ -201,15 +200,8 @@ def run(args: argparse.Namespace) -> int:
     set_seed(args.seed)
     arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
     with processes.local_main_process_first():  # which downloads what --pretrained needs
-        model, initialisation = initialised(
-            recipe.architecture,
-            arguments,
-            args.init,
-            args.pretrained,
-            sexes,
-            [case.age for case in training.cases],
-            folder.unit,
-        )
+        network = NewNetwork(recipe.architecture, arguments, sexes, training)
+        model, origin = initialised(network, args.init, args.pretrained)
     precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.
     buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
@@ -250,7 +242,7 @@ def run(args: argparse.Namespace) -> int:
             "training_images": len(training.cases),
             "validation_images": len(validation.cases),
             "recipe": recipe.name,
-            "initialisation": initialisation,
+            "initialisation": origin,
             "seed": args.seed,
             "precision": precision,
             "commit": commit(),
@@ -318,121 +310,6 @@ def push(weights: Path, repo: str, private: bool) -> None:
             f"{repo}` uploads them."
         ) from None
     print(f"{commit.url}\nrevision {commit.revision}")
-
-
-def initialised(
-    architecture: str,
-    arguments: dict[str, Any],
-    init: Path | None,
-    pretrained: bool,
-    sexes: Sequence[str],
-    ages: Sequence[float],
-    unit: str,
-) -> tuple[nn.Module, Any]:
-    """The network with its initial weights, and what is known of their origin.
-
-    Args:
-        architecture, arguments: of the network.
-        init, pretrained: of the command line.
-        sexes: that the network is for, in the order of their index; none if sex is no input.
-        ages: of the training images, which standardise the network's.
-        unit: of these ages.
-    """
-    from boneage.models.backbones import AgeHead
-    from boneage.models.registry import build
-
-    try:
-        model = build(architecture, {**arguments, "pretrained": pretrained})
-    except OSError:  # of torchvision's download
-        raise InputError(
-            "torchvision's ImageNet weights could not be downloaded. Without network, start from "
-            "a file with --init."
-        ) from None
-    if not init:
-        return model, "torchvision ImageNet" if pretrained else "random"
-    config = config_beside(init)
-    if state := whole_network(init, config, model, architecture, arguments, sexes):
-        model.load_state_dict(state)
-        if config["unit"] == unit:
-            standard = config["age"]["mean"], config["age"]["sd"]
-            for head in filter(lambda module: isinstance(module, AgeHead), model.modules()):
-                head.restandardise(standard, (mean(ages), stdev(ages)))
-    elif not hasattr(model, "backbone"):
-        raise InputError(f"{architecture} has no single backbone that --init could start.")
-    else:
-        model.backbone.load_initialisation(init)
-        if architecture in ("arcnn", "finetuned"):
-            model.load_heads(init)
-    return model, origin_of(init)
-
-
-def whole_network(
-    init: Path,
-    config: Mapping[str, Any],
-    model: nn.Module,
-    architecture: str,
-    arguments: Mapping[str, Any],
-    sexes: Sequence[str],
-) -> dict[str, Tensor] | None:
-    """The state dict that ``model`` takes over from a run's weights.
-
-    ``None`` unless they are of the same network, or of the AR-CNN of both sexes that this is for
-    one of.
-
-    Args:
-        init: the weights.
-        config: of their folder.
-        model: the new network, of this ``architecture`` with these ``arguments``.
-        sexes: that it is for.
-    """
-    from boneage import hub
-
-    before, of_both = config.get("architecture"), {**arguments, "sexes": 2}
-    is_same = is_same_network(before, architecture, arguments)
-    is_of_both = len(sexes) == 1 and is_same_network(before, architecture, of_both)
-    if not is_same and not (is_of_both and hasattr(model, "of_one_sex")):
-        return None
-    trained = hub.build_network(init.parent, config, hub.checked_data(init.parent, config))
-    if is_of_both:
-        return trained.of_one_sex(config["sexes"].index(sexes[0]))
-    return model.resampled(trained) if hasattr(model, "resampled") else trained.state_dict()
-
-
-def is_same_network(
-    trained: Mapping[str, Any] | None, architecture: str, arguments: Mapping[str, Any]
-) -> bool:
-    """Whether a config's architecture is this one, be it for another size of the input."""
-    if not trained or trained["name"] != architecture:
-        return False
-    before, size = dict(trained["arguments"]), trained["arguments"].get("size")
-    now = recipes.resized(arguments, size) if size else dict(arguments)
-    # Parts and anchors went through the rounding of each stage's size.
-    parts = abs(before.pop("part_size", 0) - now.pop("part_size", 0))
-    old, new = (each.pop("scales", None) or [] for each in (before, now))
-    anchors = len(old) == len(new) and all(map(math.isclose, old, new))
-    return before == now and parts <= 1 and anchors
-
-
-def origin_of(file: Path) -> dict[str, Any]:
-    """What is known of an initialisation: its name, its own account, and how it was trained."""
-    from safetensors import safe_open
-
-    origin: dict[str, Any] = {"file": file.name}
-    with safe_open(file, "pt") as tensors:
-        origin |= {k: v for k, v in (tensors.metadata() or {}).items() if k != "format"}
-    if config := config_beside(file):
-        origin["provenance"] = config["provenance"]
-        origin["size"] = config["preprocess"]["size"]
-    return origin
-
-
-def config_beside(file: Path) -> dict[str, Any]:
-    """The config of the weights folder that a file lies in; empty if it lies in none."""
-    from boneage import hub
-
-    if file.name != hub.TENSORS or not (file.parent / hub.CONFIG).is_file():
-        return {}
-    return hub.load_config(file.parent)
 
 
 def resolution_of(folder: LabelledFolder) -> int:

@@ -322,18 +322,17 @@ class ARCNN(nn.Module):
         """The layer Grad-CAM explains the whole-image branch at."""
         return self.backbone.heat_map_layer
 
-    def load_heads(self, file: Path) -> None:
+    def load_heads(self, file: Path) -> list[AgeHead]:
         """Take over the heads of another AR-CNN's safetensors file, but for those of another shape.
 
         Its attention agent is left behind: with other anchors it has to learn anew.
+
+        Returns:
+            The heads that were taken over.
         """
         tensors = read_tensors(file)
-        fitting = {
-            name: tensors[name].to(value.dtype)
-            for name, value in self.state_dict().items()
-            if "_head." in name and name in tensors and tensors[name].shape == value.shape
-        }
-        self.load_state_dict(fitting, strict=False)
+        heads = ((n, module) for n, module in self.named_modules() if isinstance(module, AgeHead))
+        return [head for name, head in heads if head.take_over(tensors, name)]
 
     def of_one_sex(self, sex: int) -> dict[str, Tensor]:
         """State dict of the same network for one sex of the two: that sex's heads and scores.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -280,6 +280,15 @@ class AgeHead(nn.Module):
         if self.classes:
             ages = ages.unflatten(-1, (self.classes, -1))
         return of_sex(ages, sex)
+
+    def take_over(self, tensors: Mapping[str, Tensor], name: str) -> bool:
+        """Load the head ``name`` of a state dict, if there is one of this shape; whether it was."""
+        here = self.state_dict()
+        there = {key: tensors.get(f"{name}.{key}") for key in here}
+        if any(t is None or t.shape != here[key].shape for key, t in there.items()):
+            return False
+        self.load_state_dict({key: t.to(here[key].dtype) for key, t in there.items()})
+        return True
 
     @torch.no_grad()
     def restandardise(self, before: tuple[float, float], now: tuple[float, float]) -> None:

@@ -74,13 +74,14 @@ class FineTuned(nn.Module):
         describe = self.fully_connected or pool
         return FineTunedOutput(self.head(describe(self.backbone(images)), sex))
 
-    def load_heads(self, file: Path) -> None:
-        """Take over the whole-image head X of an AR-CNN's safetensors file, if there is one."""
-        tensors = read_tensors(file)
-        here = self.head.state_dict()
-        there = {name: tensors.get(f"recognition.whole_head.{name}") for name in here}
-        if all(t is not None and t.shape == here[name].shape for name, t in there.items()):
-            self.head.load_state_dict({name: t.float() for name, t in there.items()})
+    def load_heads(self, file: Path) -> list[AgeHead]:
+        """Take over the whole-image head X of an AR-CNN's safetensors file, if there is one.
+
+        Returns:
+            The head if it was taken over.
+        """
+        taken = self.head.take_over(read_tensors(file), "recognition.whole_head")
+        return [self.head] if taken else []
 
     def loss(self, output: FineTunedOutput, ages: Tensor) -> dict[str, Tensor]:
         """L1 on standardised ages (N,), averaged over the batch."""

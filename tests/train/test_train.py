@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from boneage import hub, images
 from boneage.predictor import Predictor
 from train import loop
-from train import recipe as recipes
-from train.__main__ import commit, initialised, is_same_network, main
+from train.__main__ import commit, main
 
 WriteRecipe = Callable[..., Path]
 
@@ -330,20 +329,6 @@ class TestStart:
         assert "begun with another recipe" in capsys.readouterr().err
         assert run(recipe, small_folder, out, *size, "--epochs", "1", "--resume") == 0
 
-    @pytest.mark.parametrize(
-        "name", ["arcnn_mobilenetv2_256", "arcnn_mobilenetv2_256_paper_anchors"]
-    )
-    @pytest.mark.parametrize("size", [96, 100, 160, 192, 224])
-    def test_a_network_of_another_size_is_the_same(self, name: str, size: int) -> None:
-        own = recipes.load(name).arguments
-        small = {"name": "arcnn", "arguments": recipes.resized(own, size)}
-        assert is_same_network(small, "arcnn", own)
-        assert is_same_network(small, "arcnn", recipes.resized(own, 150))
-        assert not is_same_network(small, "arcnn", {**own, "parts_used": 1})
-        assert not is_same_network(small, "arcnn", {**own, "scales": [48, 96, 192]})
-        assert not is_same_network(small, "arcnn", {**own, "scales": [64, 112]})
-        assert not is_same_network(None, "arcnn", own)
-
     def test_unknown_sex_is_refused(
         self,
         small_folder: Path,
@@ -471,28 +456,6 @@ class TestStart:
         for name in learnt.keys() - set(kept):  # resampled
             now, before = large.get_parameter(name), learnt[name]
             assert torch.allclose(now.sum(1), before.sum(1), atol=0.05), name
-
-    def test_a_network_of_one_sex_goes_on_from_that_of_both(
-        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
-    ) -> None:
-        """It assesses the same ages, though the ages of one sex have another standard."""
-        epochs = ("--epochs", "1")
-        assert run(write_recipe("arcnn"), small_folder, tmp_path / "a", *epochs) == 0
-        first = tmp_path / "a" / "weights" / hub.TENSORS
-        both, config = hub.load(first.parent)
-        arguments = config["architecture"]["arguments"] | {"sexes": 1}
-        ages = [150.0, 30.0, 90.0]
-        boys, _ = initialised("arcnn", arguments, first, False, ["M"], ages, "months")
-        images = torch.randn(2, 1, 64, 64).expand(-1, 3, -1, -1)
-        with torch.inference_mode():
-            expected = both(images, torch.tensor([1, 1])).assembled
-            made = boys.eval()(images).assembled
-        standard = config["age"]
-        months = expected * standard["sd"] + standard["mean"]
-        assert torch.allclose(made * 60 + 90, months, atol=1e-2)
-        other, _ = initialised("arcnn", arguments, first, False, ["M"], ages, "years")
-        with torch.inference_mode():  # ages in another unit have nothing to keep
-            assert torch.allclose(other.eval()(images).assembled, expected, atol=1e-4)
 
 
 def test_commit_says_whether_the_code_was_changed_since(

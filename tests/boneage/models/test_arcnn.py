@@ -231,11 +231,14 @@ class TestInitialisation:
 
     def test_a_head_of_another_k_is_left_as_it_is(self, tmp_path: Path) -> None:
         trained = ARCNN("resnet18", size=128, part_size=64, parts_used=1, sexes=2)
-        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        torch.nn.init.ones_(trained.recognition.concatenated_head.linear.bias)
         model = small()
-        before = model.recognition.concatenated_head.linear.weight.clone()
+        linear = model.recognition.concatenated_head.linear
+        before = linear.weight.clone()
+        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
         model.load_heads(tmp_path / "trained.safetensors")
-        assert torch.equal(model.recognition.concatenated_head.linear.weight, before)
+        assert torch.equal(linear.weight, before)
+        assert not linear.bias.any()  # nor its bias, whose shape is that of any K
         whole = trained.recognition.whole_head.linear.weight
         assert torch.equal(model.recognition.whole_head.linear.weight, whole)
 

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from boneage import hub
+from boneage.datasets import Case, LabelledFolder
+from boneage.predictor import released
+from train import recipe as recipes
+from train.initialisation import NewNetwork, initialised
+
+SIZE = 96
+
+
+def folder(*ages: float, unit: str = "months") -> LabelledFolder:
+    cases = (Case(str(i), Path(f"{i}.png"), "train", age, "M") for i, age in enumerate(ages))
+    return LabelledFolder("d", "hand", unit, tuple(cases))
+
+
+OTHERS = folder(30, 90, 150)  # of a mean of 90 and an SD of 60 months, unlike the released weights'
+
+
+@pytest.fixture(scope="module")
+def init() -> Path:
+    """The released AR-CNN, of both sexes."""
+    return released("hand") / hub.TENSORS
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(2, 1, SIZE, SIZE).expand(-1, 3, -1, -1)
+
+
+def arcnn(**changes: object) -> dict[str, object]:
+    """Arguments of the released network for small images."""
+    config = hub.load_config(released("hand"))
+    own = config["architecture"]["arguments"]
+    return {**recipes.resized(own, SIZE), **changes}
+
+
+def assessed(init: Path, images: Tensor, component: str) -> Tensor:
+    """What the released network assesses of boys, in months."""
+    config = hub.load_config(init.parent)
+    data = hub.checked_data(init.parent, config)
+    config["architecture"]["arguments"] = arcnn()
+    model = hub.build_network(init.parent, config, data).eval()
+    with torch.inference_mode():
+        output = model(images, torch.tensor([1, 1]))
+    return getattr(output, component) * config["age"]["sd"] + config["age"]["mean"]
+
+
+class TestOneSex:
+    def test_goes_on_from_the_network_of_both(self, init: Path, images: Tensor) -> None:
+        """It assesses the same ages, though the ages of one sex have another standard."""
+        network = NewNetwork("arcnn", arcnn(sexes=1), ["M"], OTHERS)
+        boys, origin = initialised(network, init)
+        with torch.inference_mode():
+            made = boys.eval()(images).assembled
+        assert torch.allclose(made * 60 + 90, assessed(init, images, "assembled"), atol=1e-2)
+        assert origin["provenance"]["recipe"].startswith("arcnn")
+
+    def test_ages_in_another_unit_have_nothing_to_keep(self, init: Path, images: Tensor) -> None:
+        years = NewNetwork("arcnn", arcnn(sexes=1), ["M"], folder(3, 9, 15, unit="years"))
+        months = NewNetwork("arcnn", arcnn(sexes=1), ["M"], OTHERS)
+        kept, changed = (initialised(network, init)[0].recognition for network in (years, months))
+        standard = hub.load_config(init.parent)["age"]
+        factor = standard["sd"] / 60
+        before, now = kept.whole_head.linear.weight, changed.whole_head.linear.weight
+        assert torch.allclose(before * factor, now)
+
+
+class TestHeads:
+    def test_a_single_stage_network_keeps_the_ages_of_x(self, init: Path, images: Tensor) -> None:
+        arguments = {"backbone": "mobilenet_v2", "sexes": 2}
+        whole, _ = initialised(NewNetwork("finetuned", arguments, ["F", "M"], OTHERS), init)
+        with torch.inference_mode():
+            made = whole.eval()(images, torch.tensor([1, 1])).assembled
+        assert torch.allclose(made * 60 + 90, assessed(init, images, "whole"), atol=1e-2)
+
+    def test_an_arcnn_of_another_k_keeps_the_ages_of_x(self, init: Path, images: Tensor) -> None:
+        """The head C, of another length, stays as it began."""
+        network = NewNetwork("arcnn", arcnn(parts_used=1), ["F", "M"], OTHERS)
+        torch.manual_seed(0)
+        begun = network.build().recognition.concatenated_head.linear
+        torch.manual_seed(0)
+        model, _ = initialised(network, init)
+        with torch.inference_mode():
+            made = model.eval()(images, torch.tensor([1, 1])).whole
+        assert torch.allclose(made * 60 + 90, assessed(init, images, "whole"), atol=1e-2)
+        assert torch.equal(model.recognition.concatenated_head.linear.weight, begun.weight)
+        assert torch.equal(model.recognition.concatenated_head.linear.bias, begun.bias)
+
+
+@pytest.mark.parametrize("name", ["arcnn_mobilenetv2_256", "arcnn_mobilenetv2_256_paper_anchors"])
+@pytest.mark.parametrize("size", [96, 100, 160, 192, 224])
+def test_a_network_of_another_size_is_the_same(name: str, size: int) -> None:
+    own = recipes.load(name).arguments
+    small = {"name": "arcnn", "arguments": recipes.resized(own, size)}
+
+    def is_like(arguments: dict[str, object]) -> bool:
+        return NewNetwork("arcnn", arguments, ["F", "M"], OTHERS).is_like(small)
+
+    assert is_like(own)
+    assert is_like(recipes.resized(own, 150))
+    assert not is_like({**own, "parts_used": 1})
+    assert not is_like({**own, "scales": [48, 96, 192]})
+    assert not is_like({**own, "scales": [64, 112]})
+    assert not NewNetwork("arcnn", own, ["F", "M"], OTHERS).is_like(None)
