@@ -427,7 +427,7 @@ class Predictor:
         """The network's input, (N, 3, S, S)."""
         import torch
 
-        batched = torch.stack([self.preprocess(radiograph.pixels) for radiograph in radiographs])
+        batched = self.preprocess([radiograph.pixels for radiograph in radiographs])
         return batched.to(self.device, memory_format=torch.channels_last)
 
     def _judge(

@@ -87,12 +87,12 @@ class Preprocess:
         """Normalise values in [0, 1] and give them three channels: (N, 1, S, S) -> (N, 3, S, S)."""
         return ((stretched - self.mean) / self.std).expand(-1, 3, -1, -1)
 
-    def __call__(self, pixels: np.ndarray) -> Tensor:
-        """(H, W) uint8 or uint16 -> (3, size, size) float32."""
+    def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
+        """N images (H, W) of any sizes, uint8 or uint16 -> (N, 3, size, size) float32."""
         import torch
 
-        image = torch.from_numpy(self.stretch(self.shrink(pixels)))
-        return self.finish(self.resize(image[None, None]))[0]
+        stretched = np.stack([self.stretch(self.shrink(pixels)) for pixels in images])
+        return self.finish(self.resize(torch.from_numpy(stretched)[:, None]))
 
     @property
     def view(self) -> np.ndarray:

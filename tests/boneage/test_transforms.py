@@ -29,7 +29,7 @@ def radiograph(rsna_test_dir: Path) -> np.ndarray:
 
 class TestPreprocess:
     def test_shape_and_range(self, radiograph: np.ndarray) -> None:
-        image = Preprocess(size=128, resolution=299)(radiograph)
+        image = Preprocess(size=128, resolution=299)([radiograph])[0]
         assert image.shape == (3, 128, 128)
         assert image.min() == -1
         assert image.max() == 1
@@ -37,10 +37,12 @@ class TestPreprocess:
 
     def test_grey_scale_does_not_matter(self, radiograph: np.ndarray) -> None:
         preprocess = Preprocess(size=128, resolution=299)
-        reference = preprocess(radiograph)
-        assert torch.allclose(preprocess(radiograph.astype(np.uint16) * 257), reference, atol=1e-5)
+        reference = preprocess([radiograph])[0]
+        assert torch.allclose(
+            preprocess([radiograph.astype(np.uint16) * 257])[0], reference, atol=1e-5
+        )
         shifted = (radiograph.astype(np.uint16) * 16) + 1000
-        assert torch.allclose(preprocess(shifted), reference, atol=1e-5)
+        assert torch.allclose(preprocess([shifted])[0], reference, atol=1e-5)
 
     def test_deep_pixels_keep_their_depth(self) -> None:
         """A 12-bit film has more than 256 grey levels to tell bones by."""
@@ -53,24 +55,24 @@ class TestPreprocess:
         preprocess = Preprocess(size=256, resolution=299)
         full = np.asarray(Image.open(rsna_fullsize_dir / "images" / "1418.png").convert("L"))
         small = np.asarray(Image.fromarray(full).resize((299, 299), Image.Resampling.BILINEAR))
-        assert torch.equal(preprocess(full), preprocess(small))
+        assert torch.equal(preprocess([full])[0], preprocess([small])[0])
 
     def test_16_bit_is_shrunk_like_8_bit(self, rsna_fullsize_dir: Path) -> None:
         preprocess = Preprocess(size=256, resolution=299)
         full = np.asarray(Image.open(rsna_fullsize_dir / "images" / "1418.png").convert("L"))
-        difference = preprocess(full.astype(np.uint16) * 257) - preprocess(full)
+        difference = preprocess([full.astype(np.uint16) * 257])[0] - preprocess([full])[0]
         assert difference.abs().max() < 0.04  # the 8-bit image is rounded twice on its way
 
     def test_margin_is_cut_off_the_resized_image(self, radiograph: np.ndarray) -> None:
-        cut = Preprocess(size=224, resolution=299, margin=16)(radiograph)
-        whole = Preprocess(size=256, resolution=299)(radiograph)
+        cut = Preprocess(size=224, resolution=299, margin=16)([radiograph])[0]
+        whole = Preprocess(size=256, resolution=299)([radiograph])[0]
         assert torch.equal(cut, whole[:, 16:240, 16:240])
 
     @pytest.mark.parametrize(("region", "rows"), [("upper", slice(80)), ("lower", slice(80, 161))])
     def test_regions_are_halves(self, radiograph: np.ndarray, region: str, rows: slice) -> None:
         odd = radiograph[:161]
-        half = Preprocess(size=64, resolution=80, region=region)(odd)
-        assert torch.equal(half, Preprocess(size=64, resolution=80)(odd[rows]))
+        half = Preprocess(size=64, resolution=80, region=region)([odd])[0]
+        assert torch.equal(half, Preprocess(size=64, resolution=80)([odd[rows]])[0])
 
     def test_refuses_another_region(self) -> None:
         with pytest.raises(InputError, match="known are whole, upper, lower"):
@@ -93,7 +95,7 @@ class TestPreprocess:
     def test_nearly_blank_image_stays_finite(self) -> None:
         pixels = np.zeros((64, 64), np.uint8)
         pixels[0, 0] = 1
-        assert Preprocess(size=64, resolution=64)(pixels).isfinite().all()
+        assert Preprocess(size=64, resolution=64)([pixels])[0].isfinite().all()
 
 
 class TestAugmentation:
@@ -105,7 +107,7 @@ class TestAugmentation:
     def test_nothing_is_the_preprocessing(self, radiograph: np.ndarray) -> None:
         preprocess = Preprocess(size=128, resolution=299)
         augmented = preprocess.finish(self.apply(Augmentation(), radiograph, 1))[0]
-        assert torch.allclose(augmented, preprocess(radiograph), atol=1e-3)
+        assert torch.allclose(augmented, preprocess([radiograph])[0], atol=1e-3)
 
     def test_same_seed_same_image(self, radiograph: np.ndarray) -> None:
         first, again, other = (

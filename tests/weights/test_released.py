@@ -73,7 +73,7 @@ def test_random_boxes_are_worse(
         ages = []
         for start in range(0, len(cases), 16):
             batch = slice(start, start + 16)
-            inputs = torch.stack([predictor.preprocess(r.pixels) for r in radiographs[batch]])
+            inputs = predictor.preprocess([r.pixels for r in radiographs[batch]])
             sex = torch.tensor([predictor.sexes.index(case.sex or "") for case in cases[batch]])
             ages.append(model(inputs, sex, anywhere(len(sex)) if random else None).assembled)
         age = predictor.config["age"]
