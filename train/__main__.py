@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's; "
         "the whole network from a run of the same network, be it of another size or region, or an "
         "AR-CNN of both sexes for one of them; of another AR-CNN also its heads; of an AR-CNN a "
-        "single-stage network takes the head X",
+        "single-stage network takes the head X; the recipes of table A1 take the backbone alone",
     )
     p.add_argument(
         "--precision",
@@ -200,7 +200,7 @@ def run(args: argparse.Namespace) -> int:
     set_seed(args.seed)
     arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
     with processes.local_main_process_first():  # which downloads what --pretrained needs
-        network = NewNetwork(recipe.architecture, arguments, sexes, training)
+        network = NewNetwork(recipe.architecture, arguments, sexes, training, recipe.backbone_alone)
         model, origin = initialised(network, args.init, args.pretrained)
     precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.

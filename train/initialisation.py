@@ -29,12 +29,14 @@ class NewNetwork:
         arguments: of the architecture.
         sexes: that it is for, in the order of their index; none if sex is no input.
         training: the images, whose ages standardise the network's.
+        backbone_alone: nothing but the backbone is taken over from other weights.
     """
 
     architecture: str
     arguments: Mapping[str, Any]
     sexes: Sequence[str]
     training: LabelledFolder
+    backbone_alone: bool = False
 
     def build(self, pretrained: bool = False) -> nn.Module:
         """The network with random weights, or its backbone with torchvision's ImageNet weights.
@@ -83,14 +85,15 @@ def initialised(
     if not init:
         return model, "torchvision ImageNet" if pretrained else "random"
     config = _config_beside(init)
-    if state := _whole_network(init, config, model, network):
+    if not network.backbone_alone and (state := _whole_network(init, config, model, network)):
         model.load_state_dict(state)
         heads = [module for module in model.modules() if isinstance(module, AgeHead)]
     elif not hasattr(model, "backbone"):
         raise InputError(f"{network.architecture} has no single backbone that --init could start.")
     else:
         model.backbone.load_initialisation(init)
-        heads = model.load_heads(init) if hasattr(model, "load_heads") else []
+        keeps = hasattr(model, "load_heads") and not network.backbone_alone
+        heads = model.load_heads(init) if keeps else []
     if config.get("unit") == network.training.unit:
         ages = [case.age for case in network.training.cases]
         for head in heads:

@@ -77,6 +77,8 @@ class Recipe:
         fills: rows of the papers' tables that the weights fill, as in a weights config.
         first_stage: options of ``python -m train`` for the training that this one goes on from, in
             progressive resizing; empty where there is none.
+        backbone_alone: take nothing but the backbone over from the weights of ``--init``, so that
+            recipes whose networks differ behind it start alike.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     fills: tuple[str, ...] = ()
     first_stage: str = ""
+    backbone_alone: bool = False
 
     def at_size(self, size: int) -> Recipe:
         """The same at another size of the input, px: a stage of progressive resizing.

@@ -95,6 +95,20 @@ class TestHeads:
         assert torch.equal(model.recognition.concatenated_head.linear.bias, begun.bias)
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_the_recipes_of_table_a1_start_alike(init: Path, k: int) -> None:
+    """With the backbone alone, also where the network is like the one it comes from."""
+    recipe = recipes.load(f"arcnn_k{k}").at_size(SIZE)
+    arguments = {**recipe.arguments, "sexes": 1}
+    network = NewNetwork("arcnn", arguments, ["M"], OTHERS, recipe.backbone_alone)
+    torch.manual_seed(0)
+    begun = dict(network.build().named_parameters())
+    torch.manual_seed(0)
+    model, _ = initialised(network, init)
+    for name, now in model.named_parameters():
+        assert torch.equal(now, begun[name]) != name.startswith("recognition.backbone."), name
+
+
 @pytest.mark.parametrize("name", ["arcnn_mobilenetv2_256", "arcnn_mobilenetv2_256_paper_anchors"])
 @pytest.mark.parametrize("size", [96, 100, 160, 192, 224])
 def test_a_network_of_another_size_is_the_same(name: str, size: int) -> None:
