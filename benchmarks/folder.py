@@ -27,7 +27,8 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
         most: take only so many radiographs.
     """
     from boneage import batch, datasets
-    from boneage.__main__ import assess_items, parser
+    from boneage.__main__ import parser
+    from boneage.assess_files import assess_items
     from boneage.memory import keep_freed_memory
     from boneage.predictor import Predictor
     from evaluate.cases import Writer

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import boneage
 from boneage.errors import InputError, run_command
 from boneage.views import PROJECTIONS, REGIONS
 
-if TYPE_CHECKING:
-    from boneage.batch import Item, Outcome
-    from boneage.predictor import Predictor
-
-HEAT_MAP_OPACITY = 0.45  # bones stay visible below the map
 EXIT_CODES = """exit codes:
   0  everything was done
   1  some files could not be assessed or were refused, each with its reason on stderr
-  2  bad arguments, weights or data; nothing was done"""
+  2  bad arguments, weights or data, or results that cannot be written: it ended there, and what
+     it had done by then stays"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,10 +72,11 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="also write assessments.csv, assessments.json and a picture for each file: the "
-        "radiograph with boxes, for adults with a heat map of what raised the age. What is done "
-        "stands in assessments.jsonl: the same command goes on where it was stopped, if the "
-        "weights are the same, and assesses again what changed. What could not be assessed stands "
-        "in failures.csv and is tried again",
+        "radiograph with boxes, for adults with a heat map of what raised the age; no other "
+        "picture there is overwritten. What is done stands in assessments.jsonl: the same command "
+        "goes on where it was stopped, if the weights and their settings are the same, and "
+        "assesses again what changed. What could not be assessed stands in failures.csv and is "
+        "tried again",
     )
     assess.add_argument(
         "--batch-size",
@@ -243,6 +239,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be text; stderr copes with them as it is.
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = parser().parse_args(arguments)
     return run_command("boneage", lambda: args.run(args))
 
@@ -336,21 +335,23 @@ def run_prepare_ct(args: argparse.Namespace) -> int:
 def run_assess(args: argparse.Namespace) -> int:
     """``boneage assess``: one result or one reason for every file."""
     from boneage import batch, case_table, volumes
+    from boneage.assess_files import assess_items
+    from boneage.listing import CLOSED, list_files
     from boneage.memory import keep_freed_memory
     from boneage.predictor import Predictor
 
     keep_freed_memory()
     is_adult = args.task == "adult"
+    files = list_files(args.files, volumes=is_adult, out=args.out)
     sources = batch.sources(
-        list_files(args.files, volumes=is_adult, out=args.out),
-        whole=volumes.is_volume if is_adult else lambda _: False,
-        most=None,
+        files.paths, whole=volumes.is_volume if is_adult else lambda _: False, most=None
     )
+    sources += [batch.Source(path, path.name, problem=CLOSED) for path in files.closed]
     table = case_table.CaseTable()
     if args.sexes:
         table = case_table.read(args.sexes.read_bytes(), args.sexes.name, args.task)
     items = table.items(sources, args.sex)
-    for note in table.report(sources):
+    for note in (*files.notes(), *table.report(sources)):
         print(f"boneage: {note}", file=sys.stderr)
     predictor = Predictor.load(
         args.weights,
@@ -369,165 +370,6 @@ def run_assess(args: argparse.Namespace) -> int:
         return assess_items(predictor, items, args.out, args)
     with tempfile.TemporaryDirectory() as folder:
         return assess_items(predictor, items, Path(folder), args)
-
-
-def assess_items(
-    predictor: Predictor, items: Sequence[Item], folder: Path, args: argparse.Namespace
-) -> int:
-    """Assess what the ledger in ``folder`` does not hold yet, and print all; the exit code."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from tqdm import tqdm
-
-    from boneage import batch
-    from boneage.ledger import Failures, Ledger, write_csv, write_json
-    from boneage.measured import measured_error, read_metrics
-
-    failed = 0
-
-    def tell(item: Item, reason: str) -> None:
-        nonlocal failed
-        failed += 1
-        print(f"boneage: {item.source.file}: {reason}", file=sys.stderr)
-
-    wanted = ((".png", ".pdf") if args.report else (".png",)) if args.out else ()
-    error = measured_error(predictor, read_metrics()) if args.report else ""
-    with Ledger(folder, predictor.id, predictor.revision, wanted) as ledger:
-        failures = Failures(folder)
-        pending = [item for item in items if not ledger.holds(item)]
-        if len(pending) < len(items):
-            done = f"{len(items) - len(pending)} of {len(items)}"
-            print(f"boneage: {done} were assessed before.", file=sys.stderr)
-            for item, line in ledger.lines(items):
-                if reason := line["assessment"]["refused"]:
-                    tell(item, reason)
-        bar = tqdm(
-            total=len(pending),
-            desc="assessing",
-            disable=len(pending) < 2 or not sys.stderr.isatty(),
-        )
-        heat_map = args.report or (bool(args.out) and predictor.config["task"] == "adult")
-        batches = batch.assess(predictor, pending, batch_size=args.batch_size, heat_map=heat_map)
-        with bar, closing(batches), ThreadPoolExecutor(batch.THREADS) as pool:
-            for outcomes in batches:
-                assessed = [outcome for outcome in outcomes if outcome.assessment is not None]
-                pictures: list[str | None] = [None] * len(assessed)
-                if args.out:
-                    pictures = [ledger.picture(outcome.item.source) for outcome in assessed]
-                    paths = [folder / f"{picture}.png" for picture in pictures]
-                    list(pool.map(draw, assessed, paths))
-                left = iter(pictures)
-                for outcome in outcomes:
-                    reason = outcome.failure
-                    if outcome.assessment is not None:
-                        reason = outcome.assessment.refused
-                        picture = next(left)
-                        if args.report:
-                            write_report(outcome, error, folder / f"{picture}.pdf")
-                        ledger.add(outcome, picture)
-                    else:
-                        failures.add(outcome)
-                    if reason:
-                        bar.clear()
-                        tell(outcome.item, reason)
-                bar.update(len(outcomes))
-        has_reference = any(item.reference is not None for item in items)
-
-        def table(file: Any) -> None:
-            write_csv(
-                ledger.lines(items),
-                ledger.components,
-                file,
-                has_picture=bool(args.out),
-                has_reference=has_reference,
-            )
-
-        if args.json:
-            write_json(ledger.lines(items), sys.stdout)
-        else:
-            table(sys.stdout)
-        if args.out:
-            with (folder / "assessments.json").open("w", encoding="utf-8") as file:
-                write_json(ledger.lines(items), file)
-            with (folder / "assessments.csv").open("w", newline="", encoding="utf-8") as file:
-                table(file)
-    return 1 if failed else 0
-
-
-def draw(outcome: Outcome, path: Path) -> None:
-    """Write the radiograph that was assessed as a picture.
-
-    Boxes are drawn where there are any; an adult's has the heat map laid over it.
-    """
-    from boneage import explain
-
-    radiograph, assessment = outcome.radiograph, outcome.assessment
-    assert radiograph is not None
-    assert assessment is not None
-    film = explain.display_image(radiograph.pixels)
-    if assessment.task == "adult" and assessment.heat_map is not None:
-        film = explain.overlay_heat_map(film, assessment.heat_map, HEAT_MAP_OPACITY)
-    size = (radiograph.width, radiograph.height)
-    # A third of the usual level's time for a quarter more bytes.
-    explain.draw_boxes(film, assessment, size).save(path, compress_level=1)
-
-
-def write_report(outcome: Outcome, error: str, path: Path) -> None:
-    """Write the report of one assessment; ``error`` says how far the weights err."""
-    from boneage.report import to_pdf
-
-    assert outcome.radiograph is not None
-    assert outcome.assessment is not None
-    path.write_bytes(to_pdf(outcome.assessment, outcome.radiograph, error=error))
-
-
-def list_files(
-    paths: Sequence[Path], volumes: bool = False, out: Path | None = None
-) -> Iterator[Path]:
-    """The files themselves and, sorted, those of folders and their folders.
-
-    Args:
-        paths: files and folders.
-        volumes: a folder among whose own files are CT slices is a volume, and stands for them; each
-            folder below is judged by itself.
-        out: folder of results, which is left out wherever it lies in the others.
-
-    Raises:
-        InputError: for a path that does not exist, a folder without files, or ``out`` itself.
-    """
-    left_out = out.resolve() if out else None
-    for path in paths:
-        if path.is_dir():
-            if path.resolve() == left_out:
-                raise InputError(
-                    "--out is the folder that is assessed: give another, which may lie inside it."
-                )
-            inside = list(_inside(path, volumes, left_out))
-            if not inside:
-                raise InputError(f"The folder {path.name} holds no files.")
-            yield from inside
-        elif path.exists():
-            yield path
-        else:
-            raise InputError(f"There is no file or folder {path.name}.")
-
-
-def _inside(folder: Path, volumes: bool, left_out: Path | None) -> Iterator[Path]:
-    is_one = False
-    if volumes:
-        from boneage.ct_series import holds_slices
-
-        is_one = holds_slices(folder)
-    if is_one:
-        yield folder
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not path.is_symlink():  # a link may lead back up
-            if path.resolve() != left_out:
-                yield from _inside(path, volumes, left_out)
-        elif path.is_file() and not is_one:
-            yield path
 
 
 if __name__ == "__main__":

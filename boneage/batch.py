@@ -29,6 +29,7 @@ MAX_FILES = 200_000
 """The most files that a zip may hold."""
 MAX_HELD = 512 * 2**20
 """Bytes of decoded pixels from which no further radiograph is read ahead."""
+SAME_NAME = "The zip holds another file of the same name before this one."
 THREADS = min(4, os.cpu_count() or 1)
 _VOLUME = threading.Lock()  # a volume takes gigabytes, so one at a time is read
 
@@ -63,11 +64,13 @@ class Item:
         source: where it comes from.
         sex: ``F``, ``M``, or ``None`` for what its DICOM tags say.
         reference: reference age in the unit of the weights, if known.
+        stamp: what changes when the file does, taken before it is read, where somebody keeps it.
     """
 
     source: Source
     sex: str | None = None
     reference: float | None = None
+    stamp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def sources(
     most: int | None = MAX_FILES,
     most_bytes: int | None = None,
 ) -> list[Source]:
-    """The files themselves and those in zips (files whose name ends in .zip), without junk.
+    """The files themselves and those in zips (files whose name ends in .zip) but for junk there.
 
     Args:
         paths: files, and folders that ``predictor.read`` takes.
@@ -108,10 +111,9 @@ def sources(
     found: list[Source] = []
     size = 0
     for path in paths:
-        if zips.is_junk(path.name):
-            continue
         inside = [Source(path, _id(path))]
-        if path.suffix.lower() == ".zip" and path.is_file() and not whole(path):
+        # Unlike its namesake of Path, os.path.isfile is false where the system forbids to look.
+        if path.suffix.lower() == ".zip" and os.path.isfile(path) and not whole(path):
             inside = _members(path, MAX_FILES if most is None else most)
         found += inside
         if most_bytes is not None:
@@ -124,7 +126,7 @@ def sources(
 
 
 def _id(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):
         return path.resolve().name
     return Path(re.sub(r"(?i)\.nii\.gz$", "", path.name)).stem
 
@@ -139,7 +141,12 @@ def _members(path: Path, most: int) -> list[Source]:
         return [Source(path, path.stem, problem="This is not a readable zip file.")]
     if not inside:
         return [Source(path, path.stem, problem="The zip holds no files.")]
-    return [Source(path, Path(zips.plain_name(info)).stem, info) for info in inside]
+    found, names = [], set()
+    for info in inside:
+        again = SAME_NAME if info.filename in names else None
+        found.append(Source(path, Path(zips.plain_name(info)).stem, info, problem=again))
+        names.add(info.filename)
+    return found
 
 
 def _size(source: Source) -> int:
@@ -175,8 +182,10 @@ def assess(
     Raises:
         InputError: for a batch size or a number of threads below 1.
     """
-    if batch_size < 1 or threads < 1:
+    if batch_size < 1:
         raise InputError(f"The batch size is {batch_size}; it must be at least 1.")
+    if threads < 1:
+        raise InputError(f"The number of threads is {threads}; it must be at least 1.")
     with closing(_Reader(predictor, items, threads, batch_size + threads)) as reader:
         while batch := reader.take(batch_size):
             yield _assess_batch(predictor, batch, heat_map)

@@ -24,6 +24,11 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         message = str(error)
     except OSError as error:
         file = Path(error.filename).name if error.filename else "A file"
-        message = f"{file} cannot be used: {error.strerror or 'the system gives no reason'}."
+        message = f"{file} cannot be used: {system_reason(error)}."
     print(f"{name}: {message}", file=sys.stderr)
     return 2
+
+
+def system_reason(error: OSError) -> str:
+    """Why the system refused something, without file names."""
+    return error.strerror or "the system gives no reason"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.models import registry
 from boneage.precision import choose_precision, computing_in, forbid_tf32
-from boneage.refusal import FOREIGN, POSES, Features, Refusal, tapped
+from boneage.refusal import FOREIGN, POSES, Features, Judgement, Refusal, tapped
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
@@ -31,6 +33,12 @@ NOT_CT = (
     "This is a radiograph computed from CT. The weights were trained on real chest "
     "radiographs, not on CT: how far their age errs here was not measured."
 )
+
+_OTHER_SEX = {
+    named: f"The file says that the patient is {SEX_NAMES[named]}, and the age was assessed for a "
+    f"{SEX_NAMES[given]} one, as was asked for."
+    for named, given in ("FM", "MF")
+}
 
 
 @dataclass(frozen=True)
@@ -248,6 +256,16 @@ class Predictor:
         """``bf16`` or ``fp32``."""
         return self.prepare().precision
 
+    @property
+    def settings(self) -> str:
+        """What an assessment depends on beside the tensors, which ``revision`` names.
+
+        The first 12 hexadecimal digits of the SHA-256 of the config as canonical JSON (sorted keys,
+        no spaces) and of the precision.
+        """
+        config = json.dumps(self.config, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(f"{config} {self.precision}".encode()).hexdigest()[:12]
+
     @classmethod
     def load(
         cls,
@@ -380,7 +398,7 @@ class Predictor:
         sex = None
         if self.sexes:
             sex = torch.tensor([self.sexes.index(s) for _, s in batch], device=self.device)
-        judged: list[tuple[str | None, str | None]] = [(None, None)] * len(batch)
+        judged = [Judgement()] * len(batch)
         with self._computing, tapped(self.model) if self.refusal else nullcontext() as stages:
             if heat_map:
                 layer = heat_map if isinstance(heat_map, str) else None
@@ -401,7 +419,7 @@ class Predictor:
             self._assessment(
                 radiograph,
                 s,
-                *judged[i],
+                judged[i],
                 {name: ages[i] for name, ages in components.items()},
                 boxes[i] if boxes else [],
                 scores[i] if scores else [],
@@ -432,14 +450,14 @@ class Predictor:
 
     def _judge(
         self, refusal: Refusal, radiographs: Sequence[Radiograph], features: Features
-    ) -> list[tuple[str | None, str | None]]:
+    ) -> list[Judgement]:
         """As :meth:`Refusal.judge`; what seems to be a turned hand is righted and looked at again.
 
         A plot or a drawing may resemble a turned hand, and righted show that it is none: nobody
         should be asked to turn it.
         """
         judged = refusal.judge(features)
-        turned = [i for i, (reason, _) in enumerate(judged) if reason not in (None, FOREIGN)]
+        turned = [i for i, found in enumerate(judged) if found.reason not in (None, FOREIGN)]
         if turned:
             poses = refusal.poses(features)[1]
             righted = [
@@ -448,7 +466,7 @@ class Predictor:
             ]
             again = refusal.judge(self.features(righted))
             for i, judgement in zip(turned, again, strict=True):
-                if judgement[0] == FOREIGN:
+                if judgement.reason == FOREIGN:
                     judged[i] = judgement
         return judged
 
@@ -477,15 +495,14 @@ class Predictor:
         self,
         radiograph: Radiograph,
         sex: str | None,
-        reason: str | None,
-        doubt: str | None,
+        judgement: Judgement,
         components: dict[str, float],
         boxes: list[list[float]],
         scores: list[float],
         heat_map: np.ndarray | None,
     ) -> Assessment:
         side = np.array([radiograph.width, radiograph.height] * 2)
-        if refused := radiograph.unassessable or reason:
+        if refused := radiograph.unassessable or judgement.reason:
             components, boxes, scores, heat_map = {}, [], [], None
         age, interval = components.get("assembled"), None
         if self.intervals and age is not None:
@@ -503,8 +520,9 @@ class Predictor:
                 for i, (box, score) in enumerate(zip(boxes, scores, strict=True))
             ),
             warnings=radiograph.warnings
+            + ((_OTHER_SEX[radiograph.sex],) if {sex, radiograph.sex} == {"F", "M"} else ())
             + quality.warnings_for(radiograph, self.preprocess.resolution, self.config["task"])
-            + ((doubt,) if doubt else ()),
+            + judgement.warnings,
             refused=refused,
             model=ModelReference(self.id, self.revision),
             heat_map=None if heat_map is None else self.preprocess.unfold(heat_map),

@@ -1,15 +1,15 @@
 """Images that get no age: what is no hand, and hands that are turned or inverted.
 
-And a warning: of hands that the image shows a part of only.
+And warnings: of hands that the image shows a part of only, and of right or mirrored ones.
 
 An image is known by what the network's middle stages make of it, which the forward pass computes
 anyway. How far it is from the training images tells what is no hand: the distance in the principal
 components of their features and from the space that these span (Moghaddam and Pentland,
 "Probabilistic Visual Learning for Object Representation", PAMI 1997; with features of a network:
 Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", NeurIPS 2018).
-Which way up a hand is, a linear discriminant of the features' coarse layout tells, and another one
-whether an edge of the image cuts it off. All are learnt from training images alone, upright,
-turned, inverted and cut; no image of anything else takes part.
+Which way up a hand is, a linear discriminant of the features' coarse layout tells, and others
+whether an edge of the image cuts it off and whether it is mirrored. All are learnt from training
+images alone, upright, turned, inverted, cut and mirrored; no image of anything else takes part.
 
 Shapes below: N images, D features, E features of the layout, P poses, Q edges and none.
 """
@@ -120,6 +120,11 @@ class Cut:
 CUTS = tuple(Cut(edge) for edge in ("top", "bottom", "left", "right"))
 """Every edge."""
 
+MIRRORED = (
+    "The hand seems to be a right one, or its image mirrored. Ages were learnt from left hands; "
+    "see that the sides of film and patient are right."
+)
+
 POSES = tuple(Pose(quarters, inverted) for inverted in (False, True) for quarters in range(4))
 """All poses that are told apart; the upright one is the first."""
 
@@ -190,6 +195,22 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What is to be told of an image.
+
+    Attributes:
+        reason: why it gets no age; ``None`` if it gets one.
+        warnings: what may make the age wrong.
+    """
+
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+_LEADS = ("cut_lead", "mirrored_lead")
+
+
+@dataclass(frozen=True)
 class Refusal:
     """Judges images by their features.
 
@@ -201,7 +222,9 @@ class Refusal:
         rest: (P,), mean square of what they leave out.
         discriminant: (E + 1, P), scores of the poses; the last row is their constant.
         cut: (E + 1, Q), likewise of whole hands and of those cut off by each of :data:`CUTS`.
-        cut_lead: by how much the score of a cut has to lead for a warning.
+        mirrored: (E + 1, 2), likewise of hands as they are and mirrored.
+        cut_lead, mirrored_lead: by how much the score of a cut or of a mirrored hand has to lead
+            for a warning.
     """
 
     threshold: float
@@ -212,26 +235,34 @@ class Refusal:
     rest: np.ndarray
     discriminant: np.ndarray
     cut: np.ndarray
+    mirrored: np.ndarray
     cut_lead: float = np.inf
+    mirrored_lead: float = np.inf
 
-    ARRAYS = ("centre", "scale", "axes", "spread", "rest", "discriminant", "cut")
+    ARRAYS = ("centre", "scale", "axes", "spread", "rest", "discriminant", "cut", "mirrored")
 
     @classmethod
     def fit(
-        cls, poses: Sequence[Features], cuts: Sequence[Features], threshold: float = np.inf
+        cls,
+        poses: Sequence[Features],
+        cuts: Sequence[Features],
+        mirrored: Features,
+        threshold: float = np.inf,
     ) -> Refusal:
-        """From training images in every pose and with every cut.
+        """From training images in every pose, with every cut, and mirrored.
 
         Args:
             poses: in the order of :data:`POSES`.
             cuts: of upright hands, in the order of :data:`CUTS`.
+            mirrored: of upright hands.
             threshold: distance from which an image is no hand.
         """
         models = [_principal(pose.content) for pose in poses]
         arrays = [np.stack(array).astype(np.float32) for array in zip(*models, strict=True)]
         discriminant = _discriminant([pose.layout for pose in poses])
-        cut = _discriminant([poses[0].layout, *(hands.layout for hands in cuts)])
-        return cls(threshold, *arrays, discriminant, cut)
+        upright = poses[0].layout
+        cut = _discriminant([upright, *(hands.layout for hands in cuts)])
+        return cls(threshold, *arrays, discriminant, cut, _discriminant([upright, mirrored.layout]))
 
     @classmethod
     def of(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
@@ -242,12 +273,13 @@ class Refusal:
         """
         if not (entry := config.get("refusal")):
             return None
-        if "cut_lead" not in entry or not arrays.keys() >= set(cls.ARRAYS):
+        if not (entry.keys() >= set(_LEADS) and arrays.keys() >= set(cls.ARRAYS)):
             raise InputError(
                 "The weights were calibrated by another version of boneage: calibrate them anew "
                 "(python -m boneage calibrate WEIGHTS --data DIR)."
             )
-        return cls(entry["threshold"], *(arrays[n] for n in cls.ARRAYS), entry["cut_lead"])
+        leads = {name: entry[name] for name in _LEADS}
+        return cls(entry["threshold"], *(arrays[name] for name in cls.ARRAYS), **leads)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -261,6 +293,10 @@ class Refusal:
     def cut_leads(self, features: Features) -> np.ndarray:
         """By how much every one of :data:`CUTS` leads whole hands, likewise, (N, Q - 1)."""
         return _leads(features, self.cut)[:, 1:]
+
+    def mirrored_leads(self, features: Features) -> np.ndarray:
+        """By how much a mirrored hand leads one as it should be, likewise, (N,)."""
+        return _leads(features, self.mirrored)[:, 1]
 
     def distances(self, features: Features, pose: np.ndarray) -> np.ndarray:
         """Distance of each image from the training images in a pose, (N,); about 1 for these.
@@ -292,21 +328,28 @@ class Refusal:
         likeliest = np.where(nearer, best, upright)
         return likeliest, np.where(leads.max(1) > PRIOR_LEAD, likeliest, upright)
 
-    def judge(self, features: Features) -> list[tuple[str | None, str | None]]:
-        """Of each image why it gets no age, and what to warn of; each ``None`` for nothing."""
+    def judge(self, features: Features) -> list[Judgement]:
+        """Of each image why it gets no age, or what to warn of."""
         best, poses = self.poses(features)
         foreign = self.distances(features, poses) > self.threshold
-        leads = self.cut_leads(features)
+        cuts, mirrored = self.cut_leads(features), self.mirrored_leads(features)
         return [
-            (FOREIGN, None)
+            Judgement(FOREIGN)
             if far
-            else (POSES[pose].reason, None)
+            else Judgement(POSES[pose].reason)
             if pose
-            else (None, POSES[likeliest].warning)
+            else Judgement(None, (POSES[likeliest].warning,))
             if likeliest
-            else (None, CUTS[lead.argmax()].warning if lead.max() > self.cut_lead else None)
-            for far, pose, likeliest, lead in zip(foreign, poses, best, leads, strict=True)
+            else Judgement(None, self._doubts(cut, mirror))
+            for far, pose, likeliest, cut, mirror in zip(
+                foreign, poses, best, cuts, mirrored, strict=True
+            )
         ]
+
+    def _doubts(self, cuts: np.ndarray, mirrored: float) -> tuple[str, ...]:
+        """Warnings of an upright hand by its leads: of every cut, (Q - 1,), and of the mirror."""
+        cut = (CUTS[cuts.argmax()].warning,) if cuts.max() > self.cut_lead else ()
+        return (*cut, MIRRORED) if mirrored > self.mirrored_lead else cut
 
 
 def _leads(features: Features, discriminant: np.ndarray) -> np.ndarray:

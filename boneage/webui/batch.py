@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from boneage import batch, bundled, case_table, datasets, images
+from boneage import batch, bundled, case_table, datasets, images, zips
 from boneage.batch import Item, Source
 from boneage.case_table import CaseTable
 from boneage.errors import InputError
@@ -82,7 +82,8 @@ def gather(files: Sequence[str] | None, table: str | None, sex: str | None) -> G
     """
     if not files:
         raise InputError("No file was given.")
-    sources = batch.sources(map(Path, files), most=MAX_FILES, most_bytes=MAX_BYTES)
+    paths = (path for path in map(Path, files) if not zips.is_junk(path.name))
+    sources = batch.sources(paths, most=MAX_FILES, most_bytes=MAX_BYTES)
     if not sources:
         raise InputError("There is no radiograph among the files.")
     known = parse_sex(sex or "")

@@ -216,6 +216,8 @@ class TestAssess:
         assert list(batch.assess(Stub(), [])) == []
         with pytest.raises(InputError, match="at least 1"):
             next(batch.assess(Stub(), [], batch_size=0))
+        with pytest.raises(InputError, match="number of threads is 0; it must be at least 1"):
+            next(batch.assess(Stub(), [], threads=0))
 
 
 class TestZips:
@@ -270,6 +272,17 @@ class TestZips:
         assert [o.failure for o in found] == [
             "This is not a readable zip file.", "The zip holds no files.",
         ]  # fmt: skip
+
+    def test_members_of_one_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "films.zip"
+        with zipfile.ZipFile(path, "w") as opened:
+            opened.writestr("film.png", film(100))
+            with pytest.warns(UserWarning, match="Duplicate name"):
+                opened.writestr("film.png", film(200))
+        first, second = flat(batch.assess(Stub(), [Item(s, "F") for s in batch.sources([path])]))
+        assert first.assessment
+        assert first.assessment.age == pytest.approx(100, abs=0.2)
+        assert second.failure == batch.SAME_NAME
 
     def test_zips_in_turn_with_files(self, folder: Path, archive: Path) -> None:
         paths = [folder / "film-1.png", archive, folder / "film-2.png", archive]
@@ -327,10 +340,13 @@ def test_summary_by_sex() -> None:
         assert batch.summary([10, 20], [12, 17], alone, "months").keys() == {"unit", "all"}
 
 
-def test_junk_among_files_is_left_out(tmp_path: Path) -> None:
-    for name in (".DS_Store", "Thumbs.db", "film.png"):
-        (tmp_path / name).write_bytes(b"x")
-    assert [source.file for source in batch.sources(sorted(tmp_path.iterdir()))] == ["film.png"]
+def test_what_is_named_is_taken_whatever_its_name(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in (".hidden.png", "Thumbs.db", "film.png", "gone.zip")]
+    for path in paths[:3]:
+        path.write_bytes(film(9))
+    found = flat(batch.assess(Stub(), [Item(s, "F") for s in batch.sources(paths)]))
+    assert [o.assessment is not None for o in found] == [True, True, True, False]
+    assert "no such file" in (found[3].failure or "")
 
 
 def test_ids_of_volumes_have_no_ending(tmp_path: Path) -> None:

@@ -6,16 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from pydicom import dcmread
 
 import boneage
 from boneage import bundled, explain, hub, images
-from boneage.__main__ import HEAT_MAP_OPACITY, list_files, main
+from boneage.__main__ import main
 from boneage.predictor import Predictor
+from boneage.report import HEAT_MAP_OPACITY
 
 
 @pytest.fixture
@@ -116,6 +117,30 @@ class TestAssess:
         assert "broken" in said.err
         assert "Traceback" not in said.err
         assert str(folder) not in said.err
+
+    def test_a_closed_folder_and_a_dead_link_do_not_stop_the_others(
+        self,
+        folder: Path,
+        untrained: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        (folder / "gone.png").symlink_to("nowhere.png")
+        iterdir = Path.iterdir
+
+        def closed(self: Path) -> Iterator[Path]:  # to root no folder is
+            if self == folder / "second":
+                raise PermissionError(13, "Permission denied", str(self))
+            return iterdir(self)
+
+        monkeypatch.setattr(Path, "iterdir", closed)
+        code = main(["assess", str(folder), "--sex", "M", "--weights", str(untrained)])
+        said = capsys.readouterr()
+        assert code == 1
+        assert [row["id"] for row in rows(said.out)] == ["4400"]
+        assert "boneage: second: The folder cannot be read.\n" in said.err
+        assert "boneage: gone.png: " in said.err
+        assert said.err.count("\n") == 2
 
     def test_missing_sex_is_asked_for(
         self, folder: Path, untrained: Path, capsys: pytest.CaptureFixture
@@ -269,35 +294,6 @@ class TestCard:
     ) -> None:
         assert main(["card", str(untrained), "--results", str(tmp_path)]) == 2
         assert "no readable metrics.json" in capsys.readouterr().err
-
-
-class TestListFiles:
-    @pytest.fixture
-    def study(self, tmp_path: Path, repo_root: Path, rsna_test_dir: Path) -> Path:
-        """Two series in folders of their own, and beside them two DX files and a picture."""
-        study = tmp_path / "study"
-        for patient in ("one", "two"):
-            shutil.copytree(repo_root / "tests" / "data" / "ct-series", study / patient)
-            radiograph = dcmread(next((study / patient).glob("*.dcm")))
-            radiograph.Modality = "DX"
-            radiograph.save_as(study / f"{patient}.dcm")
-        shutil.copy(rsna_test_dir / "images" / "4400.webp", study)
-        return study
-
-    def test_a_folder_with_slices_of_its_own_is_a_volume(self, study: Path) -> None:
-        found = [path.relative_to(study).as_posix() for path in list_files([study], volumes=True)]
-        assert found == ["4400.webp", "one", "one.dcm", "two", "two.dcm"]
-        assert list(list_files([study / "one"], volumes=True)) == [study / "one"]
-
-    def test_folders_below_a_volume_are_judged_too(self, study: Path) -> None:
-        (study / "two").rename(study / "one" / "two")
-        shutil.copy(study / "4400.webp", study / "one" / "two" / "4400.webp")
-        found = [path.name for path in list_files([study / "one"], volumes=True)]
-        assert found == ["one", "two"]
-
-    def test_without_volumes_every_file_counts(self, study: Path) -> None:
-        files = {path for path in study.rglob("*") if path.is_file()}
-        assert set(list_files([study])) == files
 
 
 class TestStart:

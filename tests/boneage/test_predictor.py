@@ -138,8 +138,12 @@ class TestSex:
         import dataclasses
 
         tagged = dataclasses.replace(radiographs[0], sex="M")
-        assert predictor.assess(tagged)[0].sex == "M"
-        assert predictor.assess(tagged, "F")[0].sex == "F"  # what is given wins
+        (own,) = predictor.assess(tagged)
+        assert own.sex == "M"
+        assert not any("patient" in warning for warning in own.warnings)
+        (given,) = predictor.assess(tagged, "F")
+        assert given.sex == "F"  # what is given wins, and is told
+        assert any("says that the patient is male" in warning for warning in given.warnings)
 
     @pytest.mark.parametrize("sex", [None, "X", "female"])
     def test_missing_or_unknown_is_refused(

@@ -170,6 +170,14 @@ class TestGather:
         assert [item.source.file for item in given.items] == ["one.webp", Path(films[1]).name]
         assert {item.sex for item in given.items} == {"F"}
 
+    def test_junk_is_left_out(self, films: list[str], tmp_path: Path) -> None:
+        junk = tmp_path / "Thumbs.db"
+        junk.write_bytes(b"junk")
+        given = batch.gather([str(junk), films[0]], None, "F")
+        assert [item.source.file for item in given.items] == [Path(films[0]).name]
+        with pytest.raises(InputError, match="no radiograph among the files"):
+            batch.gather([str(junk)], None, "F")
+
     def test_limits(
         self, films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from boneage.errors import InputError
+from boneage.listing import list_files
+
+
+@pytest.fixture
+def study(tmp_path: Path, repo_root: Path, rsna_test_dir: Path) -> Path:
+    """Two series in folders of their own, and beside them two DX files and a picture."""
+    study = tmp_path / "study"
+    for patient in ("one", "two"):
+        shutil.copytree(repo_root / "tests" / "data" / "ct-series", study / patient)
+        radiograph = dcmread(next((study / patient).glob("*.dcm")))
+        radiograph.Modality = "DX"
+        radiograph.save_as(study / f"{patient}.dcm")
+    shutil.copy(rsna_test_dir / "images" / "4400.webp", study)
+    return study
+
+
+def test_a_folder_with_slices_of_its_own_is_a_volume(study: Path) -> None:
+    found = [path.relative_to(study).as_posix() for path in list_files([study], volumes=True).paths]
+    assert found == ["4400.webp", "one", "one.dcm", "two", "two.dcm"]
+    assert list_files([study / "one"], volumes=True).paths == [study / "one"]
+
+
+def test_folders_below_a_volume_are_judged_too(study: Path) -> None:
+    (study / "two").rename(study / "one" / "two")
+    shutil.copy(study / "4400.webp", study / "one" / "two" / "4400.webp")
+    found = [path.name for path in list_files([study / "one"], volumes=True).paths]
+    assert found == ["one", "two"]
+
+
+def test_without_volumes_every_file_counts(study: Path) -> None:
+    files = {path for path in study.rglob("*") if path.is_file()}
+    assert set(list_files([study]).paths) == files
+
+
+def test_junk_is_left_out_of_folders_alone(tmp_path: Path) -> None:
+    names = ("film.png", ".hidden.png", "Thumbs.db", "__MACOSX/film.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    named = [tmp_path / name for name in names]
+    assert list_files([tmp_path]).paths == named[:1]
+    assert list_files(named).paths == named
+
+
+def test_links(study: Path, tmp_path: Path) -> None:
+    (study / "gone.png").symlink_to("nowhere")
+    (study / "up").symlink_to(study)
+    (study / "two" / "over").symlink_to(study / "one")
+    found = list_files([study], volumes=True)
+    assert study / "gone.png" in found.paths
+    assert len(found.paths) == 6
+    assert found.notes() == ["2 linked folders were not followed."]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "study").symlink_to(study)
+    with pytest.raises(InputError, match=r"links holds no files\. 1 linked folder was not"):
+        list_files([tmp_path / "links"])
+
+
+def test_what_was_named_twice_is_told(study: Path) -> None:
+    found = list_files([study / "4400.webp", study, study / "one"])
+    assert len(found.paths) == len(set(found.paths))
+    assert found.paths[0] == study / "4400.webp"
+    slices = len(list((study / "one").iterdir()))
+    assert found.notes() == [f"{slices + 1} files were named more than once, and taken once."]
