@@ -65,6 +65,7 @@ PINNING = (
     "`revision=` with a commit of this repository pins the weights; without it they are the "
     "newest.\n"
 )
+ROBUSTNESS = "S5"  # the evaluation's table of changed images
 COMPARISON = "B2"  # the evaluation's table of the second paper's methods
 ORDER = """\
 The paper's networks start from ImageNet and see whole-body CT. What those measured here started
@@ -155,6 +156,7 @@ def model_card(
         *_validation(provenance),
         *_test(own, config["unit"]),
         *_groups(records),
+        *_robustness(metrics, label),
         *_order(metrics, config),
         *_intervals(config),
         "## Training\n",
@@ -299,6 +301,31 @@ def _groups(records: Sequence[Mapping[str, Any]]) -> list[str]:
         *(
             f"| {name} | " + " | ".join(cells.get(column, "") for column in COLUMNS) + " |"
             for name, cells in lines.items()
+        ),
+        "",
+    ]
+
+
+def _robustness(metrics: Sequence[Mapping[str, Any]], label: str) -> list[str]:
+    """How far changes of the image move the ages, where that was measured with these weights."""
+    found = [
+        r
+        for r in metrics
+        if (r["table"], r["weights"]) == (ROBUSTNESS, f"recorded:{label}")
+        and r["measured"] is not None
+    ]
+    if not found:
+        return []
+    columns = list(dict.fromkeys(r["column"] for r in found))
+    changes: dict[str, dict[str, str]] = {}
+    for r in found:
+        changes.setdefault(r["row"], {})[r["column"]] = f"{r['measured']:.2f}"
+    return [
+        f"The same test images changed before they are assessed, in {found[0]['unit']}:\n",
+        f"| change | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}",
+        *(
+            f"| {name} | {' | '.join(cells.get(column, '') for column in columns)} |"
+            for name, cells in changes.items()
         ),
         "",
     ]

@@ -22,7 +22,6 @@ from boneage import metrics
 from boneage.sex import SEX_NAMES
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
 from evaluate.published import (
-    EQUAL_TIME,
     FURTHER,
     LARGEST_DEVIATION_MONTHS,
     TASKS,
@@ -286,8 +285,7 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
     """Table S12: differences of MAE between a paper's own method and others, on the same cases.
 
     The others are those of its table and, of a comparison of methods, the weights of table S4 that
-    fill no row of any. The published value is the difference of the two published MAE. Of table S4
-    itself the two of :data:`evaluate.published.EQUAL_TIME` are compared.
+    fill no row of any. The published value is the difference of the two published MAE.
     """
     places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
     units: dict[str, str] = {}
@@ -311,10 +309,6 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
             others = [(cell, rows) for cell, rows in cells.items() if cell != own]
             for cell, rows in others + (further if table.headline else []):
                 records += _method_differences(dataset, unit, (own, cells[own]), (cell, rows))
-        methods = {cell.row: (cell, rows) for cell, rows in further}
-        if methods.keys() >= set(EQUAL_TIME):
-            first, second = (methods[name] for name in EQUAL_TIME)
-            records += _method_differences(dataset, unit, first, second)
     return records
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from boneage.refusal import FOREIGN, POSES
+from boneage.refusal import MIRRORED as SEEMS_MIRRORED
 from evaluate import negatives
 from evaluate.cases import AssessmentRow, read_rows, write_rows
 from evaluate.negatives import CHEST, COUNT, CT, DRAWN, REPORTED
@@ -38,15 +39,16 @@ HANDS, MIRRORED = "hands as they are", "hands mirrored"
 BATCH = 16  # images assessed together
 NOTE = (
     "Share of the images that are given no age. The right reason is that the image shows no hand, "
-    "or how the hand is turned; warned is who is told that the hand may be turned or inverted. "
-    "Hands as they are and mirrored should be assessed. Hands turned by 120 and 150 degrees lie "
-    "between what is known, and should be refused for any reason or warned of; what comes in at "
-    "their corners repeats the border. No parameter was fitted to an image that shows no hand; "
-    "the threshold's margin was chosen while looking at others of these kinds. Intervals resample "
+    "or how the hand is turned; warned is who is told that the hand may be turned or inverted, of "
+    "mirrored ones that it may be mirrored. Hands as they are should be assessed, and mirrored "
+    "ones with that word. Hands turned by 120 and 150 degrees lie between what is known, and "
+    "should be refused for any reason or warned of; what comes in at their corners repeats the "
+    "border. No parameter was fitted to an image that shows no hand; the threshold's margin was "
+    "chosen while looking at others of these kinds and at full-size films. Intervals resample "
     "images: chest radiographs of one patient count apiece, and all CT projections are of one "
     "volume."
 )
-POSE_WARNINGS = tuple(pose.warning for pose in POSES[1:])
+_POSE_WARNINGS = tuple(pose.warning for pose in POSES[1:])
 SLANTS = (-120, 120, -150, 150)  # degrees, counter-clockwise: between the poses that are known
 
 
@@ -58,7 +60,8 @@ class RefusalRow:
         kind: what it shows, a row of table S10.
         expected: the reason that fits, ``None`` if there is none or any will do.
         refused: the reason given, ``None`` if it was assessed.
-        warned: whether the assessment warns that a hand may be turned or inverted.
+        warned: whether the assessment warns that a hand may be turned or inverted, of a mirrored
+            one that it may be mirrored.
     """
 
     dataset: str
@@ -82,10 +85,11 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
 
     rows = []
     for kind, expected, radiographs in tqdm(list(_kinds(dataset)), "refusals", unit="kind"):
+        fitting = (SEEMS_MIRRORED,) if kind == MIRRORED else _POSE_WARNINGS
         for batch in _chunks(radiographs, BATCH):
             sexes = [(predictor.config["sexes"] or [None])[0]] * len(batch)
             for found in predictor.assess(batch, sexes, batch_size=len(batch)):
-                warned = any(warning in POSE_WARNINGS for warning in found.warnings)
+                warned = any(warning in fitting for warning in found.warnings)
                 rows.append(
                     RefusalRow(
                         dataset.name, weights, kind, found.id, expected, found.refused, warned
@@ -167,7 +171,7 @@ def records(rows: Sequence[RefusalRow], details: Sequence[AssessmentRow]) -> lis
             expected = members[0].expected if members else None
             if column == FITTING and expected is None:
                 continue
-            if column == TOLD and (expected == FOREIGN or kind in (HANDS, MIRRORED)):
+            if column == TOLD and (expected == FOREIGN or kind == HANDS):
                 continue
             empty = empty_record(TABLE, kind, column, place[0], "%", weights=place[1])
             given = [

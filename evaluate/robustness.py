@@ -3,9 +3,9 @@
 Liu et al. (MICCAI 2019, Section 3) claim "stable performance with different rotation, scaling ratio
 and contrast ratio" and publish no number. Measured here are the MAE on every case of a test set
 after each of :data:`CHANGES`, and how far each moves the ages; beside what the paper names, what
-scanners and their users do: mirror, enlarge, leave a white border. It takes minutes, so it is a
-command of its own; the evaluation prints what was recorded as table S5, for the weights that it was
-recorded with.
+scanners, files and their users do: mirror, enlarge, frame, compress, add noise. It takes minutes,
+so it is a command of its own; the evaluation prints what was recorded as table S5, for the weights
+that it was recorded with.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from boneage import losses
 from boneage.errors import run_command
 from evaluate.cases import CASES, CaseRow, Outcome, case_rows, write_rows
 from evaluate.published import Cell
@@ -52,9 +53,9 @@ class Change:
     """One change of a radiograph, made before the preprocessing.
 
     Attributes:
-        kind: ``rotation``, ``scaling``, ``contrast``, ``mirroring``, ``enlargement`` or ``border``.
-        amount: degrees counter-clockwise, a factor, or per cent of each side; of no matter to
-            mirroring.
+        kind: a key of ``_KINDS``.
+        amount: degrees counter-clockwise, a factor, per cent of each side or of the grey range, a
+            JPEG quality, or a number of grey levels; of no matter to mirroring.
     """
 
     kind: str
@@ -77,6 +78,10 @@ CHANGES = (
     Change("mirroring", 1),
     *(Change("enlargement", factor) for factor in (2, 4)),
     Change("border", 6),
+    *(Change("frame", per_cent) for per_cent in (6, 15)),
+    *(Change("noise", per_cent) for per_cent in (1, 3)),
+    *(Change("jpeg", quality) for quality in (90, 75, 50)),
+    *(Change("levels", levels) for levels in (64, 32)),
 )
 
 
@@ -127,6 +132,17 @@ def white_border(pixels: np.ndarray, share: float) -> np.ndarray:
     return white
 
 
+def dark_frame(pixels: np.ndarray, share: float) -> np.ndarray:
+    """The film within a frame as dark as its darkest pixel, this share of its sides wide."""
+    down, across = (round(share * side) for side in pixels.shape)
+    return np.pad(pixels, ((down, down), (across, across)), constant_values=pixels.min())
+
+
+def _noise(pixels: np.ndarray, per_cent: float) -> np.ndarray:
+    """The same noise for every film of a shape, so that a case is always the same."""
+    return losses.noise(pixels, per_cent / 100, np.random.default_rng(0))
+
+
 _KINDS: dict[str, tuple[str, Callable[[np.ndarray, float], np.ndarray]]] = {
     "rotation": ("rotation by {:+g} degrees", lambda film, by: turn_and_scale(film, degrees=by)),
     "scaling": ("scaling by {:g}", lambda film, by: turn_and_scale(film, factor=by)),
@@ -134,6 +150,10 @@ _KINDS: dict[str, tuple[str, Callable[[np.ndarray, float], np.ndarray]]] = {
     "mirroring": ("mirrored", lambda film, _: np.ascontiguousarray(np.fliplr(film))),
     "enlargement": ("enlarged {:g} times", enlarge),
     "border": ("a white border of {:g} %", lambda film, by: white_border(film, by / 100)),
+    "frame": ("within a dark frame of {:g} %", lambda film, by: dark_frame(film, by / 100)),
+    "noise": ("noise of {:g} % of the grey range", _noise),
+    "jpeg": ("JPEG of quality {:g}", lambda film, by: losses.jpeg(film, int(by))),
+    "levels": ("{:g} grey levels", losses.few_levels),
 }
 
 
@@ -236,9 +256,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m evaluate.robustness",
         description="Assess test radiographs turned, scaled, changed in contrast, mirrored, "
-        "enlarged and in a white border, and record the ages, from which python -m evaluate makes "
-        f"table S5 and its figure. Takes {1 + len(CHANGES)} times as long as the evaluation of the "
-        "same images.",
+        "enlarged, framed, noisy, compressed and with few grey levels, and record the ages, from "
+        "which python -m evaluate makes table S5 and its figure. Takes "
+        f"{1 + len(CHANGES)} times as long as the evaluation of the same images.",
     )
     p.add_argument(
         "--data", type=Path, default=ROOT / "data" / "rsna-test", metavar="DIR",

@@ -101,7 +101,7 @@ class Recipe:
         margin = self.preprocess.get("margin", 0) * size / self.preprocess["size"]
         preprocess = {**self.preprocess, "size": size, "margin": round(margin)}
         arguments = resized(self.arguments, size)
-        summary = f"{self.summary}, at {size} px"
+        summary = f"{self.summary}; this stage at {size} px"
         return replace(
             self,
             summary=summary,

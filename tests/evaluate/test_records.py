@@ -253,19 +253,6 @@ def test_boys_alone_are_compared_with_boys() -> None:
     assert (boys["measured"], boys["n"]) == (-4.0, 1)
 
 
-def test_two_trained_for_equal_time_are_compared_with_each_other() -> None:
-    parts, whole = records.EQUAL_TIME
-    cases = [
-        row(id, error, place=("S4", name, "MAE"), weights=f"{RECORDED}{name}")
-        for name, errors in {parts: (2, 4), whole: (5, 5), "another": (9, 9)}.items()
-        for id, error in zip("12", errors, strict=True)
-    ]
-    (found,) = records.method_difference_records(cases)
-    assert (found["row"], found["column"]) == ("S4", f"{parts} - {whole}")
-    assert (found["measured"], found["n"], found["recorded"]) == (-2.0, 2, True)
-    assert records.method_difference_records(cases[:2] + cases[4:]) == []  # one of them alone
-
-
 def test_without_the_own_method_nothing_is_compared() -> None:
     assert records.method_difference_records([row("1", 3.0, place=("S4", "mine", "MAE"))]) == []
 

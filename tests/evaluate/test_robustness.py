@@ -72,13 +72,35 @@ def test_mirrored_enlarged_and_bordered() -> None:
     assert (bordered == 65535).sum() == 100 - 64
 
 
-def test_the_papers_kinds_of_change_and_scanners() -> None:
-    kinds = {"rotation", "scaling", "contrast", "mirroring", "enlargement", "border"}
-    assert {change.kind for change in CHANGES} == kinds
+def test_a_frame_makes_the_film_larger(pixels: np.ndarray) -> None:
+    framed = Change("frame", 10)(pixels)
+    assert framed.shape == (359, 359)
+    assert (framed[30:-30, 30:-30] == pixels).all()
+    assert (framed[:30] == pixels.min()).all()
+
+
+def test_noise_is_the_same_for_a_film_every_time(pixels: np.ndarray) -> None:
+    noisy = Change("noise", 3)(pixels)
+    assert (noisy == Change("noise", 3)(pixels)).all()
+    assert (noisy != pixels).any()
+
+
+def test_the_papers_kinds_of_change_and_others() -> None:
     names = [change.name for change in CHANGES]
-    assert len(set(names)) == len(names) == 18
-    expected = {"rotation by +10 degrees", "scaling by 0.8", "mirrored", "enlarged 4 times"}
-    assert {*expected, "a white border of 6 %"} < set(names)
+    assert len(set(names)) == len(names)
+    expected = {
+        "rotation by +10 degrees",
+        "scaling by 0.8",
+        "contrast by 0.5",
+        "mirrored",
+        "enlarged 4 times",
+        "a white border of 6 %",
+        "within a dark frame of 15 %",
+        "noise of 1 % of the grey range",
+        "JPEG of quality 75",
+        "64 grey levels",
+    }
+    assert expected < set(names)
 
 
 def test_every_case_is_assessed_after_every_change(
