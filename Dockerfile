@@ -5,7 +5,7 @@ FROM python:3.11-slim
 RUN useradd --create-home user
 WORKDIR /home/user/boneage
 COPY requirements.txt .
-# CPU builds of torch are a tenth of the size; leave the index out for a GPU image.
+# CPU builds of torch are a tenth of the size; for a GPU image leave the first of the two installs out.
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
         torch==2.12.1+cpu torchvision==0.27.1+cpu \
     && pip install --no-cache-dir -r requirements.txt

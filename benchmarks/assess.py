@@ -21,8 +21,10 @@ TARGET = 1.15
 def run(repeats: int = 15) -> Iterator[Outcome]:
     """Batches of 1 and 16, a full-size film, and heat maps, with the released weights."""
     from boneage import images
+    from boneage.memory import keep_freed_memory
     from boneage.predictor import Predictor
 
+    keep_freed_memory()  # as `boneage assess` does; without, both sides pay for their pages anew
     predictor = Predictor.load(device="cpu")
     bare = released_backbone()
     copies = [images.read(path) for path in sorted((DATA / "rsna-test" / "images").iterdir())[:16]]

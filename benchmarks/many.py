@@ -54,7 +54,7 @@ def through(weights: Path, count: int, name: str, small: bool) -> Iterator[Figur
         before = len(ledger.read_bytes().splitlines())
         finished = _follow(command, ledger)
         lines = ledger.read_text().splitlines()
-        reported = failed(out) if damaged else set()
+        reported = failed(out)
     missing, twice = tally(lines, count - len(damaged))
     subject = f"{count} files with {name}"
     yield Figure(f"{subject}: assessed before the kill", before, "")
@@ -96,8 +96,11 @@ def growth(seen: Sequence[tuple[int, float]]) -> float | None:
 
 
 def failed(out: Path) -> set[str]:
-    """The names of the files in ``failures.csv``, which has them as they were given."""
-    with (out / "failures.csv").open(newline="", encoding="utf-8") as file:
+    """The names of the files in ``failures.csv``; none where there is no such file."""
+    path = out / "failures.csv"
+    if not path.is_file():
+        return set()
+    with path.open(newline="", encoding="utf-8") as file:
         return {Path(line["file"]).name for line in csv.DictReader(file)}
 
 

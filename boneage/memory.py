@@ -24,6 +24,6 @@ def keep_freed_memory() -> None:
 
     By default every large tensor's memory goes back to the system and comes again page by page,
     once a batch or step; that costs a training on the CPU a fifth of its time and more, and an
-    assessment of many files a tenth.
+    assessment of many files up to a third.
     """
     set_allocator({MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**28})

@@ -114,7 +114,7 @@ class Trainer:
             self.save_checkpoint()
 
     def train_epoch(self, epoch: int, first: int) -> dict[str, Any]:
-        """One epoch from its batch ``first``; returns mean losses and the speed."""
+        """One epoch from its batch ``first``; returns speed and mean losses from there on."""
         self.set_training(self.model)
         self.batches.start(epoch, first)
         sums: dict[str, Tensor] = {}
