@@ -13,9 +13,7 @@ from PIL import Image
 
 
 def at_random(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each of these losses at even odds, in amounts that leave a film readable."""
-    if rng.random() < 0.5:
-        pixels = blur(pixels, rng.uniform(0, 1.2))
+    """Noise, few grey levels, JPEG: each at even odds, in amounts that leave a film readable."""
     if rng.random() < 0.5:
         pixels = noise(pixels, rng.uniform(0, 0.06), rng)
     if rng.random() < 0.5:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from boneage import datasets, hub, images
+from boneage import datasets, hub, images, losses
 from boneage.framing import Framing
 from boneage.images import Radiograph
 from boneage.predictor import Predictor, released
-from boneage.refusal import CUTS, FOREIGN, POSES, Cut, Pose
+from boneage.refusal import CUTS, FOREIGN, MIRRORED, POSES, Cut, Pose
 from evaluate import negatives
 
+LOSSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "noise of 1 %": lambda film: losses.noise(film, 0.01, np.random.default_rng(0)),
+    "noise of 3 %": lambda film: losses.noise(film, 0.03, np.random.default_rng(0)),
+    **{
+        f"JPEG of quality {quality}": partial(losses.jpeg, quality=quality)
+        for quality in (95, 85, 75, 60, 50)
+    },
+    "32 levels": partial(losses.few_levels, levels=32),
+    "blur": partial(losses.blur, radius=1),
+}
 FEW = 4
 SEED = 3  # not the one that is reported
 
@@ -67,9 +79,24 @@ def test_hands_are_assessed(predictor: Predictor, hands: list[Radiograph]) -> No
         assert assessment.interval.coverage == 0.9
 
 
-def test_right_hands_are_assessed(predictor: Predictor, hands: list[Radiograph]) -> None:
+def test_right_hands_are_assessed_with_a_word(
+    predictor: Predictor, hands: list[Radiograph]
+) -> None:
     mirrored = [replace(r, pixels=r.pixels[:, ::-1].copy()) for r in hands]
-    assert not any(assessment.refused for assessment in predictor.assess(mirrored, "F"))
+    found = predictor.assess(mirrored, "F")
+    assert not any(assessment.refused for assessment in found)
+    assert sum(MIRRORED in assessment.warnings for assessment in found) >= 8
+    assert not any(MIRRORED in assessment.warnings for assessment in predictor.assess(hands, "F"))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_scanners_and_files_take_makes_no_hand_foreign(
+    predictor: Predictor, hands: list[Radiograph], rsna_fullsize_dir: Path, name: str
+) -> None:
+    films = [images.read(path) for path in sorted((rsna_fullsize_dir / "images").iterdir())]
+    assert len(films) == 2
+    lossy = [replace(r, pixels=LOSSES[name](r.pixels)) for r in hands + films]
+    assert [assessment.refused for assessment in predictor.assess(lossy, "F")] == [None] * 12
 
 
 @pytest.mark.parametrize("pose", POSES[1:])

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 
-from boneage import datasets, images
+from boneage import datasets, images, losses
 from boneage.datasets import Case
 from boneage.images import Radiograph
 from boneage.predictor import Predictor
@@ -118,6 +118,26 @@ def test_16_bits_give_the_age_of_8(
     assert deep_png(hands[0][0].pixels).pixels.dtype == np.uint16
     assert moved(predictor, hands, deep_png).max() < 0.5
     assert moved(predictor, films, deep_png).max() < OTHER_REGION
+
+
+def test_8_bits_of_16_give_the_same_age(predictor: Predictor, films: list[Hand]) -> None:
+    """Of films that really have more levels than 8 bits can tell."""
+    deep = [
+        (images.from_array(losses.blur(film.pixels.astype(np.uint16) * 257, 1)), sex)
+        for film, sex, _ in films
+    ]
+    assert all(len(np.unique(radiograph.pixels)) > 1000 for radiograph, _ in deep)
+
+    def of_8_bits(pixels: np.ndarray) -> Radiograph:
+        return images.from_array((pixels >> 8).astype(np.uint8))
+
+    assert moved(predictor, assessed(predictor, deep), of_8_bits).max() < OTHER_REGION
+
+
+@pytest.mark.parametrize("quality", [90, 75, 50])
+def test_a_film_saved_as_jpeg(predictor: Predictor, films: list[Hand], quality: int) -> None:
+    change = moved(predictor, films, lambda p: images.from_array(losses.jpeg(p, quality)))
+    assert change.max() < OTHER_REGION
 
 
 def test_an_inverted_dicom_gives_the_age_of_the_picture(
