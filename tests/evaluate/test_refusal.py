@@ -12,6 +12,7 @@ import pytest
 
 from boneage import images
 from boneage.refusal import FOREIGN, POSES
+from boneage.refusal import MIRRORED as SEEMS_MIRRORED
 from evaluate import negatives, refusal
 from evaluate.cases import AssessmentRow
 from evaluate.refusal import FITTING, HANDS, REFUSED, TOLD, RefusalRow
@@ -49,7 +50,8 @@ def test_shares_of_each_kind() -> None:
         RefusalRow(*place, "noise", "2", FOREIGN, turned, False),
         RefusalRow(*place, "noise", "3", FOREIGN, None, True),
         RefusalRow(*place, "noise", "4", FOREIGN, FOREIGN, False),
-        RefusalRow(*place, "hands mirrored", "1", None, None, False),
+        RefusalRow(*place, "hands mirrored", "1", None, None, True),
+        RefusalRow(*place, "hands mirrored", "2", None, None, False),
         RefusalRow(*place, "hands turned", "1", turned, turned, False),
         RefusalRow(*place, "hands turned", "2", turned, FOREIGN, False),
         RefusalRow(*place, "hands turned", "3", turned, None, True),
@@ -65,7 +67,8 @@ def test_shares_of_each_kind() -> None:
     assert found["noise", FITTING]["measured"] == 50
     assert ("noise", TOLD) not in found
     assert found["hands mirrored", REFUSED]["measured"] == 0
-    assert not found.keys() & {("hands mirrored", FITTING), ("hands mirrored", TOLD)}
+    assert found["hands mirrored", TOLD]["measured"] == 50
+    assert ("hands mirrored", FITTING) not in found
     turned = [found["hands turned", column]["measured"] for column in refusal.COLUMNS]
     assert turned == [50, 25, 75]
     assert (found[HANDS, REFUSED]["measured"], found[HANDS, REFUSED]["n"]) == (50, 2)
@@ -92,6 +95,30 @@ def test_hands_are_changed_as_their_kind_says(hands: Dataset) -> None:
             expected[f"hands turned by {name} degrees {word}"] = turned
     assert first.keys() == expected.keys()
     assert all((first[kind] == pixels).all() for kind, pixels in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(refusal.MIRRORED, [True, False]), ("hands upside down", [False, True])]
+)
+def test_of_each_change_its_own_warning_counts(
+    hands: Dataset,
+    stub: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    told: list[bool],
+) -> None:
+    films = [images.read(case.path, id=case.id) for case in hands.folder.cases[:2]]
+    monkeypatch.setattr(refusal, "_kinds", lambda dataset: [(kind, None, films)])
+    predictor = stub()
+    given = (SEEMS_MIRRORED, POSES[2].warning)
+    warnings = {film.id: warning for film, warning in zip(films, given, strict=True)}
+    assess = predictor.assess
+
+    def warned(*radiographs: Any, **options: Any) -> list[Any]:
+        return [replace(a, warnings=(warnings[a.id],)) for a in assess(*radiographs, **options)]
+
+    monkeypatch.setattr(predictor, "assess", warned)
+    assert [row.warned for row in refusal.assess(hands, predictor, "stub@1")] == told
 
 
 def test_a_table_of_weights_that_refuse(
