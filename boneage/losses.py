@@ -12,17 +12,6 @@ import numpy as np
 from PIL import Image
 
 
-def at_random(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise, few grey levels, JPEG: each at even odds, in amounts that leave a film readable."""
-    if rng.random() < 0.5:
-        pixels = noise(pixels, rng.uniform(0, 0.06), rng)
-    if rng.random() < 0.5:
-        pixels = few_levels(pixels, rng.uniform(12, 64))
-    if rng.random() < 0.5:
-        pixels = jpeg(pixels, int(rng.integers(40, 96)))
-    return pixels
-
-
 def noise(pixels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Normal noise of this standard deviation, a share of the film's range; the same type."""
     noisy = pixels + rng.normal(0, share * _range(pixels), pixels.shape)

@@ -29,7 +29,7 @@ from boneage.models.registry import BACKBONES
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-COMPONENTS = 32
+COMPONENTS = 96
 """Principal components of a pose's features."""
 LAYOUT_COMPONENTS = 96
 """Principal components of the layout, in which poses are told apart."""
@@ -363,8 +363,8 @@ def _principal(content: np.ndarray) -> tuple[np.ndarray, ...]:
     z = (content - centre) / scale
     _, lengths, axes = np.linalg.svd(z, full_matrices=False)
     variance = lengths**2 / len(z)
-    kept = variance[:COMPONENTS]
-    return centre, scale, axes[:COMPONENTS].T, kept, variance[COMPONENTS:].sum()
+    count = min(COMPONENTS, len(variance) // 2)  # of few images something has to be left out, too
+    return centre, scale, axes[:count].T, variance[:count], variance[count:].sum()
 
 
 def _discriminant(layouts: Sequence[np.ndarray]) -> np.ndarray:

@@ -57,6 +57,13 @@ def test_training_like_images_are_at_distance_one(learnt: Refusal) -> None:
     assert found.mean() == pytest.approx(1, abs=0.3)
 
 
+def test_of_few_training_images_distances_are_numbers() -> None:
+    poses = [drawn(pose, 20, 0) for pose in range(len(POSES))]
+    few = Refusal.fit(poses, poses[: len(CUTS)], poses[0])
+    found = few.distances(drawn(0, 50, 1), np.zeros(50, int))
+    assert np.isfinite(found).all()
+
+
 def test_hands_are_accepted_and_foreign_images_refused(learnt: Refusal) -> None:
     hands = learnt.judge(drawn(0, 200, 1))
     assert hands.count(Judgement()) >= 196
