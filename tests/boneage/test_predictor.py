@@ -17,7 +17,7 @@ from boneage import bundled, hub, images
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.predictor import Predictor, released
-from boneage.refusal import FOREIGN, POSES, Features
+from boneage.refusal import FOREIGN, POSES, Features, Judgement
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +111,10 @@ class TestRefusal:
     ) -> None:
         """Of an upright hand and two that seem turned, the first of these is none."""
         turned, seen = POSES[1], []
-        first = [(None, None), (turned.reason, None), (turned.reason, None)]
-        judgements = iter([first, [(FOREIGN, None), (None, "cut off")]])
+        first = [Judgement(), Judgement(turned.reason), Judgement(turned.reason)]
+        judgements = iter([first, [Judgement(FOREIGN), Judgement(None, ("cut off",))]])
 
-        def judge(features: Features) -> list[tuple[str | None, str | None]]:
+        def judge(features: Features) -> list[Judgement]:
             seen.append(features)
             return next(judgements)
 
