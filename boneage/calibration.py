@@ -24,7 +24,7 @@ import numpy as np
 
 from boneage import datasets, hub, images, losses
 from boneage.errors import InputError
-from boneage.framing import Framing
+from boneage.framing import Framing, mirrored
 from boneage.refusal import CUTS, POSES, Features, Pose, Refusal, tapped
 
 if TYPE_CHECKING:
@@ -288,7 +288,10 @@ def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
     for pose in POSES:
         films = tilted(UPRIGHT if pose.upright else TURNED)
         poses.append(features(_posed(film, pose, tilt) for film, tilt in films))
-    mirrored = features(_posed(_mirrored(film), POSES[0], tilt) for film, tilt in tilted(MIRRORED))
+    others = features(
+        _posed(replace(film, pixels=mirrored(film.pixels)), POSES[0], tilt)
+        for film, tilt in tilted(MIRRORED)
+    )
     for cut in CUTS:
         cases = chosen(CUT)
         framings = [Framing(**{cut.edge: share}) for share in rng.uniform(*SHARES, len(cases))]
@@ -297,7 +300,7 @@ def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
             for case, framing in zip(cases, framings, strict=True)
         )
         cuts.append(features(films))
-    return Refusal.fit(poses, cuts, mirrored)
+    return Refusal.fit(poses, cuts, others)
 
 
 def _posed(radiograph: Radiograph, pose: Pose, tilt: float) -> Radiograph:
@@ -309,10 +312,6 @@ def _posed(radiograph: Radiograph, pose: Pose, tilt: float) -> Radiograph:
 
 def _noisy(radiograph: Radiograph, share: float, rng: np.random.Generator) -> Radiograph:
     return replace(radiograph, pixels=losses.noise(radiograph.pixels, share, rng))
-
-
-def _mirrored(radiograph: Radiograph) -> Radiograph:
-    return replace(radiograph, pixels=np.ascontiguousarray(np.fliplr(radiograph.pixels)))
 
 
 def _assess(

@@ -110,6 +110,11 @@ WHOLE = Framing()
 """The whole film as it came."""
 
 
+def mirrored(pixels: np.ndarray) -> np.ndarray:
+    """Left and right swapped, (H, W): the other hand, or a film seen from behind."""
+    return np.ascontiguousarray(np.fliplr(pixels))
+
+
 def _rotated(pixels: np.ndarray, degrees: float) -> np.ndarray:
     quarters = round(degrees / 90)
     pixels = np.rot90(pixels, -quarters)  # numpy's turn is anticlockwise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from boneage.framing import mirrored
 from boneage.refusal import FOREIGN, POSES
 from boneage.refusal import MIRRORED as SEEMS_MIRRORED
 from evaluate import negatives
@@ -119,12 +120,8 @@ def _changed(
         yield replace(radiograph, pixels=change(radiograph.pixels))
 
 
-def _mirror(pixels: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pixels[:, ::-1])
-
-
 _CHANGES: dict[str, tuple[str | None, Callable[[np.ndarray], np.ndarray]]] = {
-    MIRRORED: (None, _mirror),
+    MIRRORED: (None, mirrored),
     **{f"hands {pose.description}": (pose.reason, pose.apply) for pose in POSES[1:]},
     **{
         f"hands turned by {abs(angle)} degrees {'anti' * (angle > 0)}clockwise": (

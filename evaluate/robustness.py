@@ -24,6 +24,7 @@ import numpy as np
 
 from boneage import losses
 from boneage.errors import run_command
+from boneage.framing import mirrored
 from evaluate.cases import CASES, CaseRow, Outcome, case_rows, write_rows
 from evaluate.published import Cell
 from evaluate.records import DECIMALS, MAE, Record, empty_record, fill, measure
@@ -147,7 +148,7 @@ _KINDS: dict[str, tuple[str, Callable[[np.ndarray, float], np.ndarray]]] = {
     "rotation": ("rotation by {:+g} degrees", lambda film, by: turn_and_scale(film, degrees=by)),
     "scaling": ("scaling by {:g}", lambda film, by: turn_and_scale(film, factor=by)),
     "contrast": ("contrast by {:g}", change_contrast),
-    "mirroring": ("mirrored", lambda film, _: np.ascontiguousarray(np.fliplr(film))),
+    "mirroring": ("mirrored", lambda film, _: mirrored(film)),
     "enlargement": ("enlarged {:g} times", enlarge),
     "border": ("a white border of {:g} %", lambda film, by: white_border(film, by / 100)),
     "frame": ("within a dark frame of {:g} %", lambda film, by: dark_frame(film, by / 100)),
