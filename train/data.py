@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from boneage import images
+from boneage.augmentation import Augmentation
 from boneage.calibration import calibrates
 from boneage.datasets import Case, LabelledFolder
 from boneage.errors import InputError
-from boneage.transforms import Augmentation, Preprocess
+from boneage.transforms import Preprocess
 
 CACHED = 4096  # images in a file of the cache
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from boneage.augmentation import Augmentation
 from boneage.errors import InputError
-from boneage.transforms import Augmentation
 
 FOLDER = Path(__file__).parent / "recipes"
 

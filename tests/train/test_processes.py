@@ -25,10 +25,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from boneage import datasets, hub
+from boneage.augmentation import Augmentation
 from boneage.calibration import calibrates
 from boneage.errors import InputError
 from boneage.predictor import released
-from boneage.transforms import Augmentation, Preprocess
+from boneage.transforms import Preprocess
 from train import data, loop
 from train.__main__ import main
 from train.data import Batches, build_cache
