@@ -115,7 +115,7 @@ class Trainer:
 
     def train_epoch(self, epoch: int, first: int) -> dict[str, Any]:
         """One epoch from its batch ``first``; returns speed and mean losses from there on."""
-        self.set_training(self.model)
+        self.set_training(self.raw)  # named as in the recipe, where a wrapper adds a prefix
         self.batches.start(epoch, first)
         sums: dict[str, Tensor] = {}
         saved = started = time.monotonic()

@@ -65,6 +65,7 @@ batch_size = 3
 learning_rate = 3e-5
 accumulate = 3
 freeze_batch_norm = true
+frozen = ["recognition.backbone.features.0"]
 """
 
 
