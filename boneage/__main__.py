@@ -8,10 +8,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boneage
 from boneage.errors import InputError, run_command
 from boneage.views import PROJECTIONS, REGIONS
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_CODES = """exit codes:
   0  everything was done
@@ -31,8 +35,21 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--version", action="version", version=f"boneage {boneage.__version__}")
     commands = p.add_subparsers(required=True, metavar="COMMAND")
+    for add in (
+        _add_assess,
+        _add_fuse,
+        _add_card,
+        _add_calibrate,
+        _add_push,
+        _add_push_space,
+        _add_prepare,
+    ):
+        add(commands)
+    return p
 
-    assess = commands.add_parser(
+
+def _add_assess(commands: Commands) -> None:
+    p = commands.add_parser(
         "assess",
         help="assess radiographs and CT volumes",
         epilog=EXIT_CODES,
@@ -41,33 +58,33 @@ def parser() -> argparse.ArgumentParser:
         "zip of slices.\nPrints CSV with one row a file or volume (or JSON).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    assess.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file, folder or zip")
-    assess.add_argument(
+    p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file, folder or zip")
+    p.add_argument(
         "--sex", choices=("F", "M"), help="sex of all; where left out, the DICOM file's own"
     )
-    assess.add_argument(
+    p.add_argument(
         "--sexes",
         type=Path,
         metavar="CSV",
         help="table of the sexes, which go before --sex: columns id or file, sex or male, and "
         "optionally the reference age, boneage (months) for hands or age (years) for adults",
     )
-    assess.add_argument(
+    p.add_argument(
         "--task", choices=("hand", "adult"), default="hand", help="what is assessed (default: hand)"
     )
-    assess.add_argument(
+    p.add_argument(
         "--region",
         choices=tuple(REGIONS),
         help="part of the image that the weights see (default: whole, or what --weights see)",
     )
-    assess.add_argument(
+    p.add_argument(
         "--weights",
         metavar="DIR_OR_REPO",
         help="weights folder, or organisation/name on the Hugging Face Hub (default: the released)",
     )
-    assess.add_argument("--revision", help="commit, branch or tag on the Hub")
-    assess.add_argument("--json", action="store_true", help="print a JSON list in place of CSV")
-    assess.add_argument(
+    p.add_argument("--revision", help="commit, branch or tag on the Hub")
+    p.add_argument("--json", action="store_true", help="print a JSON list in place of CSV")
+    p.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
@@ -78,87 +95,95 @@ def parser() -> argparse.ArgumentParser:
         "assesses again what changed. What could not be assessed stands in failures.csv and is "
         "tried again",
     )
-    assess.add_argument(
+    p.add_argument(
         "--batch-size",
         type=int,
         default=16,
         metavar="N",
         help="radiographs computed together (default: 16)",
     )
-    assess.add_argument(
+    p.add_argument(
         "--report",
         action="store_true",
         help="with --out, also write a report of one page for each file as PDF",
     )
-    assess.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
-    assess.set_defaults(run=run_assess)
+    p.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
+    p.set_defaults(run=run_assess)
 
-    fuse = commands.add_parser(
+
+def _add_fuse(commands: Commands) -> None:
+    p = commands.add_parser(
         "fuse",
         help="make one weights folder of several: the mean of their ages (late fusion)",
         description="Write a weights folder whose age is the mean of the given ones' ages.",
     )
-    fuse.add_argument("weights", type=Path, nargs="+", metavar="WEIGHTS", help="weights folders")
-    fuse.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    fuse.set_defaults(run=run_fuse)
+    p.add_argument("weights", type=Path, nargs="+", metavar="WEIGHTS", help="weights folders")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.set_defaults(run=run_fuse)
 
-    card = commands.add_parser(
+
+def _add_card(commands: Commands) -> None:
+    p = commands.add_parser(
         "card",
         help="write the model card of a weights folder",
         description="Write README.md of a weights folder from its config and an evaluation.",
     )
-    card.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
-    card.add_argument(
-        "--results", type=Path, metavar="DIR", help="folder of python -m evaluate --out"
-    )
-    card.set_defaults(run=run_card)
+    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    p.add_argument("--results", type=Path, metavar="DIR", help="folder of python -m evaluate --out")
+    p.set_defaults(run=run_card)
 
-    calibrate = commands.add_parser(
+
+def _add_calibrate(commands: Commands) -> None:
+    p = commands.add_parser(
         "calibrate",
         help="find a weights folder's prediction intervals and what it refuses",
         description="Write into a weights folder, once it is trained, the prediction intervals "
         "(from half of the validation images) and, for hands, what is needed to refuse images that "
         "show none.",
     )
-    calibrate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
-    calibrate.add_argument(
+    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    p.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="DIR",
         help="labelled folder that the weights were trained on",
     )
-    calibrate.set_defaults(run=run_calibrate)
+    p.set_defaults(run=run_calibrate)
 
-    push = commands.add_parser(
+
+def _add_push(commands: Commands) -> None:
+    p = commands.add_parser(
         "push",
         help="upload a weights folder to the Hugging Face Hub",
         description="Upload a weights folder to the Hugging Face Hub in one commit, with a model "
         "card made from its config and an evaluation. Repository and branch are made where there "
         "are none. It needs a token with the right to write: hf auth login, or HF_TOKEN.",
     )
-    push.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
-    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub")
-    push.add_argument(
+    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    p.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub")
+    p.add_argument(
         "--private", action="store_true", help="make it private; one that is there must be so"
     )
-    push.add_argument("--revision", metavar="BRANCH", help="branch (default: main)")
-    push.add_argument(
+    p.add_argument("--revision", metavar="BRANCH", help="branch (default: main)")
+    p.add_argument(
         "--results",
         type=Path,
         metavar="DIR",
         help="folder of python -m evaluate --out (default: the bundled results)",
     )
-    push.set_defaults(run=run_push)
+    p.set_defaults(run=run_push)
 
-    space = commands.add_parser(
+
+def _add_push_space(commands: Commands) -> None:
+    p = commands.add_parser(
         "push-space",
         help="make a Space of the page on the Hugging Face Hub",
         description="Assemble a Gradio Space of the page from this checkout, for Spaces without a "
         "GPU, and upload it in one commit. It serves the given weights at the commit that their "
         "revision is now; the released weights go along as their fallback.",
     )
-    where = space.add_mutually_exclusive_group(required=True)
+    where = p.add_mutually_exclusive_group(required=True)
     where.add_argument("--repo", metavar="ORG/SPACE", help="Space on the Hub")
     where.add_argument(
         "--out",
@@ -166,33 +191,42 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="upload nothing, write the Space into this folder; `python app.py` in it starts it",
     )
-    space.add_argument(
+    p.add_argument(
         "--weights", metavar="ORG/NAME", help="weights for hands on the Hub (default: the released)"
     )
-    space.add_argument("--revision", metavar="REV", help="commit, branch or tag of the weights")
-    space.add_argument(
+    p.add_argument("--revision", metavar="REV", help="commit, branch or tag of the weights")
+    p.add_argument(
         "--private", action="store_true", help="make it private; one that is there must be so"
     )
-    space.set_defaults(run=run_push_space)
+    p.set_defaults(run=run_push_space)
 
-    prepare = commands.add_parser(
+
+def _add_prepare(commands: Commands) -> None:
+    p = commands.add_parser(
         "prepare", help="make a labelled folder from a published data set or from CT volumes"
     )
-    sources = prepare.add_subparsers(required=True, metavar="DATASET")
-    rsna = sources.add_parser(
+    sources = p.add_subparsers(required=True, metavar="DATASET")
+    for add in (_add_rsna, _add_nih, _add_ct):
+        add(sources)
+
+
+def _add_rsna(sources: Commands) -> None:
+    p = sources.add_parser(
         "rsna",
         help="RSNA Pediatric Bone Age Challenge 2017",
         description="Make a labelled folder from the official download as it comes: the label "
         "files and the folders or zips of images. A split that is missing is named and skipped.",
     )
-    rsna.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
-    rsna.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    rsna.add_argument(
+    p.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.add_argument(
         "--size", type=int, default=512, help="side of the squashed square images, px (default 512)"
     )
-    rsna.set_defaults(run=run_prepare_rsna)
+    p.set_defaults(run=run_prepare_rsna)
 
-    nih = sources.add_parser(
+
+def _add_nih(sources: Commands) -> None:
+    p = sources.add_parser(
         "nih",
         help="NIH ChestX-ray14",
         description="Make a labelled folder from the official download as it comes: "
@@ -200,14 +234,16 @@ def parser() -> argparse.ArgumentParser:
         "official test patients are the test split, and with them those of the bundled test set; a "
         "tenth of the others is validation.",
     )
-    nih.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
-    nih.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    nih.add_argument(
+    p.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.add_argument(
         "--size", type=int, default=256, help="side of the squashed square images, px (default 256)"
     )
-    nih.set_defaults(run=run_prepare_nih)
+    p.set_defaults(run=run_prepare_nih)
 
-    ct = sources.add_parser(
+
+def _add_ct(sources: Commands) -> None:
+    p = sources.add_parser(
         "ct",
         help="CT volumes, projected from front to back",
         description="Make a labelled folder of frontal projections from a folder of CT volumes: "
@@ -217,24 +253,23 @@ def parser() -> argparse.ArgumentParser:
         "and folders are kept as ids and names of the images: a name that tells of the patient has "
         "to be changed before.",
     )
-    ct.add_argument("source", type=Path, metavar="VOLUMES", help="folder of the volumes")
-    ct.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    ct.add_argument(
+    p.add_argument("source", type=Path, metavar="VOLUMES", help="folder of the volumes")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.add_argument(
         "--labels",
         type=Path,
         metavar="CSV",
         help="table with the columns id (a volume's name without ending), age (years), sex and "
         "optionally patient",
     )
-    ct.add_argument(
+    p.add_argument(
         "--projection",
         choices=tuple(PROJECTIONS),
         default="bone",
         help="the skeleton alone; what a radiograph of the whole would look like; or one of the "
         "thorax (default: bone)",
     )
-    ct.set_defaults(run=run_prepare_ct)
-    return p
+    p.set_defaults(run=run_prepare_ct)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

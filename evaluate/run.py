@@ -8,12 +8,13 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -125,40 +126,17 @@ def evaluate(
     """
     processes = processes or Processes()
     started, clock = datetime.now(UTC), time.monotonic()
-    _refuse_twins([dataset.name for dataset in datasets], "data sets")
-    _refuse_twins([label(predictor) for predictor in predictors], "weights")
-    cells = {label(p): filled_cells(p.config, p.id) for p in predictors}
-    hashes = {p.config["sha256"] for p in predictors}
-    stored = {dataset.name: _recorded_cases(dataset, recorded, hashes) for dataset in datasets}
-    if not any(stored.values()) and not any(
-        p.config["task"] == d.folder.task for p in predictors for d in datasets
-    ):
-        tasks = " or ".join(sorted({dataset.folder.task for dataset in datasets}))
-        raise InputError(f"There are no weights for the task {tasks}; name some with --weights.")
-
+    stored = _checked(datasets, predictors, recorded)
     patients = any(case.patient for dataset in datasets for case in dataset.folder.cases)
     writer = Writer(out, patients=patients) if processes.rank == 0 else None
-    maps: dict[tuple[str, str, str], np.ndarray] = {}
-    scores: list[Score] = []
-    refusals: list[RefusalRow] = []
+    found = _Findings()
     with writer or nullcontext():
         for dataset in datasets:
             filled: set[tuple[str, str, str]] = set()
             for predictor in predictors:
-                if predictor.config["task"] != dataset.folder.task:
-                    continue
-                name = label(predictor)
-                assessed: list[Case] = []
-                for outcomes in assess_cases(dataset, predictor, batch_size, processes):
-                    lines = lines_of(outcomes, dataset, name, cells[name])
-                    filled |= {(x.table, x.row, x.column) for x in lines if isinstance(x, CaseRow)}
-                    assessed += [x.case for x in outcomes if x.refused is None]
-                    if writer:
-                        writer.write(lines)
-                if writer and assessed and dataset.folder.task == "adult":
-                    maps |= heat_maps.explain(dataset.name, assessed, predictor, name)
-                if writer and predictor.config.get("refusal"):
-                    refusals += refusal.assess(dataset, predictor, name)
+                if predictor.config["task"] == dataset.folder.task:
+                    batches = assess_cases(dataset, predictor, batch_size, processes)
+                    filled |= _assess(dataset, predictor, batches, writer, found)
             if writer:
                 writer.write(
                     row
@@ -167,27 +145,14 @@ def evaluate(
                 )
         for item in annotated:
             for predictor in filter(ossification.has_boxes, predictors):
-                name = label(predictor)
                 batches = assess_cases(item.dataset, predictor, batch_size, processes)
-                outcomes = [outcome for batch in batches for outcome in batch]
-                if writer:
-                    for outcome in outcomes:
-                        writer.write(box_rows(outcome, dataset=item.dataset.name, weights=name))
-                    scores += ossification.score(outcomes, item, predictor, name)
+                _score_boxes(item, predictor, list(chain.from_iterable(batches)), writer, found)
     if processes.rank != 0:
         return None
-    heat_maps.write(out, maps)
-    ossification.write(out, scores)
-    refusal.write(out, refusals)
-    provenances = {label(p): p.config["provenance"] for p in predictors}
-    # Robustness is of weights that are there under their own name.
-    provenances |= {
-        row.weights: r.provenance for r in recorded for row in r.cases if row.table != ROBUSTNESS
-    }
-    found = {label(p): p.config.get("refusal") for p in predictors}
-    described.write(
-        out, [described.describe(*item, found.get(item[0])) for item in provenances.items()]
-    )
+    heat_maps.write(out, found.heat_maps)
+    ossification.write(out, found.box_scores)
+    refusal.write(out, found.refusals)
+    _describe_weights(out, predictors, recorded)
     result = render(out / CASES, out, datasets, annotated)
     write_json(
         out / RUN,
@@ -206,6 +171,88 @@ def evaluate(
         },
     )
     return result
+
+
+@dataclass
+class _Findings:
+    """What an evaluation finds beside ages; each goes into a file of its own."""
+
+    heat_maps: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
+    box_scores: list[Score] = field(default_factory=list)
+    refusals: list[RefusalRow] = field(default_factory=list)
+
+
+def _checked(
+    datasets: Sequence[Dataset], predictors: Sequence[Assessor], recorded: Sequence[RecordedRow]
+) -> dict[str, list[CaseRow]]:
+    """The recorded lines of each data set; :class:`InputError` if nothing can be evaluated."""
+    _refuse_twins([dataset.name for dataset in datasets], "data sets")
+    _refuse_twins([label(predictor) for predictor in predictors], "weights")
+    for predictor in predictors:
+        filled_cells(predictor.config, predictor.id)  # before anything is assessed
+    hashes = {p.config["sha256"] for p in predictors}
+    stored = {dataset.name: _recorded_cases(dataset, recorded, hashes) for dataset in datasets}
+    if not any(stored.values()) and not any(
+        p.config["task"] == d.folder.task for p in predictors for d in datasets
+    ):
+        tasks = " or ".join(sorted({dataset.folder.task for dataset in datasets}))
+        raise InputError(f"There are no weights for the task {tasks}; name some with --weights.")
+    return stored
+
+
+def _assess(
+    dataset: Dataset,
+    predictor: Assessor,
+    batches: Iterable[list[Outcome]],
+    writer: Writer | None,
+    found: _Findings,
+) -> set[tuple[str, str, str]]:
+    """Write the lines of a data set by one network; the cells (table, row, column) they fill."""
+    name, cells = label(predictor), filled_cells(predictor.config, predictor.id)
+    filled: set[tuple[str, str, str]] = set()
+    assessed: list[Case] = []
+    for outcomes in batches:
+        lines = lines_of(outcomes, dataset, name, cells)
+        filled |= {(x.table, x.row, x.column) for x in lines if isinstance(x, CaseRow)}
+        assessed += [x.case for x in outcomes if x.refused is None]
+        if writer:
+            writer.write(lines)
+    if writer and assessed and dataset.folder.task == "adult":
+        found.heat_maps |= heat_maps.explain(dataset.name, assessed, predictor, name)
+    if writer and predictor.config.get("refusal"):
+        found.refusals += refusal.assess(dataset, predictor, name)
+    return filled
+
+
+def _score_boxes(
+    item: Annotated,
+    predictor: Assessor,
+    outcomes: Sequence[Outcome],
+    writer: Writer | None,
+    found: _Findings,
+) -> None:
+    """Write the attention boxes of annotated radiographs, and how they fit the annotation."""
+    if not writer:
+        return
+    name = label(predictor)
+    for outcome in outcomes:
+        writer.write(box_rows(outcome, dataset=item.dataset.name, weights=name))
+    found.box_scores += ossification.score(outcomes, item, predictor, name)
+
+
+def _describe_weights(
+    out: Path, predictors: Sequence[Assessor], recorded: Sequence[RecordedRow]
+) -> None:
+    """Write what the weights of the tables are."""
+    provenances = {label(p): p.config["provenance"] for p in predictors}
+    # Robustness is of weights that are there under their own name.
+    provenances |= {
+        row.weights: r.provenance for r in recorded for row in r.cases if row.table != ROBUSTNESS
+    }
+    refusing = {label(p): p.config.get("refusal") for p in predictors}
+    described.write(
+        out, [described.describe(*item, refusing.get(item[0])) for item in provenances.items()]
+    )
 
 
 def render(

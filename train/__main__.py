@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boneage.errors import InputError, run_command
 from boneage.memory import keep_freed_memory
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from boneage.datasets import LabelledFolder
+    from train.recipe import Recipe
 
 AGE_RANGES = {"months": (0.0, 228.0), "years": (0.0, 120.0)}
 
@@ -133,61 +134,28 @@ def run(args: argparse.Namespace) -> int:
         InputError: for arguments, recipe or data that do not fit.
     """
     keep_freed_memory()
-    import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 
-    import boneage
     from boneage import datasets, hub, images
-    from boneage.models.backbones import Backbone
-    from boneage.models.registry import MODELS
     from boneage.transforms import Preprocess
     from train.data import Batches, build_cache
     from train.initialisation import NewNetwork, initialised
     from train.loop import CHECKPOINT, Trainer
 
-    recipe = recipes.load(args.recipe)
-    given = {"epochs": args.epochs, "learning_rate": args.learning_rate}
-    changes = {name: value for name, value in given.items() if value is not None}
-    recipe = replace(recipe, optimisation=replace(recipe.optimisation, **changes))
-    if args.size and args.size != recipe.preprocess["size"]:
-        if args.size < Backbone.stride:
-            raise InputError(f"The input needs at least {Backbone.stride} px a side.")
-        recipe = recipe.at_size(args.size)
+    recipe = chosen_recipe(args)
     resuming = (args.out / CHECKPOINT).exists()
     if resuming and not args.resume:
         raise InputError(
             f"{args.out} holds a run already: add --resume to go on with it, or take another name."
         )
-    if args.region and args.region != recipe.preprocess.get("region", "whole"):
-        # Another region is another experiment than the recipe's: it fills none of its rows.
-        preprocess = {**recipe.preprocess, "region": args.region}
-        summary = f"{recipe.summary}, on the {args.region} region of the image"
-        recipe = replace(recipe, preprocess=preprocess, summary=summary, fills=())
-    if recipe.optimisation.freeze_batch_norm and not (resuming or args.init or args.pretrained):
-        raise InputError(
-            f"The recipe {recipe.name} keeps batch normalisation frozen, so it cannot start from "
-            "random weights: give --init FILE or --pretrained."
-        )
-    if recipe.first_stage and not (resuming or args.init or args.pretrained):
-        raise InputError(
-            f"The recipe {recipe.name} goes on from a training on small images: train it with "
-            f"these options and {recipe.first_stage} first, then give that run's weights as --init "
-            "FILE."
-        )
+    if not (resuming or args.init or args.pretrained):
+        refuse_random_weights(recipe)
     folder = datasets.load(args.data)
     projected = images.projection_of(folder.cases[0].path)
     if args.projection and projected not in (None, args.projection):
         raise InputError(f"The images are CT projections of the kind {projected}.")
-    sex = args.sex or ("both" if folder.task == "hand" else "none")
-    sexes = {"both": ["F", "M"], "none": []}.get(sex, [sex])
-    if len(sexes) == 1:
-        folder = folder.of_sex(*sexes)
-    elif sexes and (unknown := [case.id for case in folder.cases if case.sex is None]):
-        raise InputError(
-            f"The sex of {unknown[0]} is unknown, and of {len(unknown) - 1} more; training needs "
-            "it for every image."
-        )
+    folder, sexes = of_chosen_sex(folder, args.sex)
     training, validation = folder.split("train"), folder.split("validation")
     if args.limit:
         training = replace(training, cases=training.cases[:: -(-len(training.cases) // args.limit)])
@@ -236,18 +204,12 @@ def run(args: argparse.Namespace) -> int:
         "refusal": None,
         "fills": list(recipe.fills),
         "provenance": {
-            "summary": f"{MODELS[recipe.architecture].summary}: {recipe.summary}",
-            "data": folder.name,
+            **provenance(recipe, folder, args.seed),
             "from_ct": projected is not None,
             "training_images": len(training.cases),
             "validation_images": len(validation.cases),
-            "recipe": recipe.name,
             "initialisation": origin,
-            "seed": args.seed,
             "precision": precision,
-            "commit": commit(),
-            "boneage": boneage.__version__,
-            "torch": torch.__version__,
         },
     }
     trainer = Trainer(
@@ -276,6 +238,89 @@ def run(args: argparse.Namespace) -> int:
     if args.push and accelerator.is_main_process:
         push(args.out / "weights", args.push, args.private)
     return 0
+
+
+def chosen_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line puts in its place.
+
+    Raises:
+        InputError: if there is none such, or the network cannot take so small an input.
+    """
+    from boneage.models.backbones import Backbone
+
+    recipe = recipes.load(args.recipe)
+    given = {"epochs": args.epochs, "learning_rate": args.learning_rate}
+    changes = {name: value for name, value in given.items() if value is not None}
+    recipe = replace(recipe, optimisation=replace(recipe.optimisation, **changes))
+    if args.size and args.size != recipe.preprocess["size"]:
+        if args.size < Backbone.stride:
+            raise InputError(f"The input needs at least {Backbone.stride} px a side.")
+        recipe = recipe.at_size(args.size)
+    if args.region and args.region != recipe.preprocess.get("region", "whole"):
+        # Another region is another experiment than the recipe's: it fills none of its rows.
+        preprocess = {**recipe.preprocess, "region": args.region}
+        summary = f"{recipe.summary}, on the {args.region} region of the image"
+        recipe = replace(recipe, preprocess=preprocess, summary=summary, fills=())
+    return recipe
+
+
+def refuse_random_weights(recipe: Recipe) -> None:
+    """Say why a recipe cannot start from random weights, where it cannot.
+
+    Raises:
+        InputError: where it needs weights to start from.
+    """
+    if recipe.optimisation.freeze_batch_norm:
+        raise InputError(
+            f"The recipe {recipe.name} keeps batch normalisation frozen, so it cannot start from "
+            "random weights: give --init FILE or --pretrained."
+        )
+    if recipe.first_stage:
+        raise InputError(
+            f"The recipe {recipe.name} goes on from a training on small images: train it with "
+            f"these options and {recipe.first_stage} first, then give that run's weights as --init "
+            "FILE."
+        )
+
+
+def of_chosen_sex(folder: LabelledFolder, wanted: str | None) -> tuple[LabelledFolder, list[str]]:
+    """The cases to train on, and the sexes that the network tells apart.
+
+    Args:
+        folder: all cases.
+        wanted: ``F``, ``M``, ``both``, ``none``, or ``None`` for what the task usually takes.
+
+    Raises:
+        InputError: if a sex is needed and unknown.
+    """
+    wanted = wanted or ("both" if folder.task == "hand" else "none")
+    sexes = {"both": ["F", "M"], "none": []}.get(wanted, [wanted])
+    if len(sexes) == 1:
+        return folder.of_sex(*sexes), sexes
+    if sexes and (unknown := [case.id for case in folder.cases if case.sex is None]):
+        raise InputError(
+            f"The sex of {unknown[0]} is unknown, and of {len(unknown) - 1} more; training needs "
+            "it for every image."
+        )
+    return folder, sexes
+
+
+def provenance(recipe: Recipe, folder: LabelledFolder, seed: int) -> dict[str, Any]:
+    """By what and on what a network is trained, for the config of its weights."""
+    import torch
+
+    import boneage
+    from boneage.models.registry import MODELS
+
+    return {
+        "summary": f"{MODELS[recipe.architecture].summary}: {recipe.summary}",
+        "data": folder.name,
+        "recipe": recipe.name,
+        "seed": seed,
+        "commit": commit(),
+        "boneage": boneage.__version__,
+        "torch": torch.__version__,
+    }
 
 
 def joined_processes() -> PartialState:
