@@ -24,9 +24,12 @@ LUMINANCE_STEPS = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
+WIDEST_BORDER = 0.12  # of a side, at each of them
+WIDEST_FRAME = 0.2  # of the film's side, at each of them
 QUALITIES = (40.0, 95.0)  # of JPEG, from which one is drawn
 # Shares of a file's grey values that its film uses (log-uniform); most of RSNA's use a quarter.
 USED_RANGE = (0.1, 1.0)
+COLUMN = (slice(None), None, None, None)  # (N,) as (N, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,34 @@ class Augmentation:
             size: side of the result, px.
             margin: the result is a random square of an image of ``size + 2 * margin`` px.
         """
+        if self.jpeg:
+            images = self._as_filed(images, draws)
+        images = self._moved(images, draws, size, margin)
+        images = self._with_other_details(images, draws)
+        images = self._with_other_greys(images, draws)
+        return self._overlaid(images, draws)
+
+    def _as_filed(self, images: Tensor, draws: Tensor) -> Tensor:
+        """What a file keeps of images (N, 1, R, R) in [0, 1] by ``draws``; others as they are."""
+        chosen = draws[:, 25] < self.jpeg
+        quality, used = draws[chosen, 26:28].T
+        (worst, best), (least, most) = QUALITIES, USED_RANGE
+        share = (least * (most / least) ** used)[COLUMN]
+        qualities = worst + quality * (best - worst)
+        filed = images.clone()
+        filed[chosen] = (compressed(images[chosen] * share, qualities) / share).clamp(max=1)
+        return filed
+
+    def _moved(self, images: Tensor, draws: Tensor, size: int, margin: int) -> Tensor:
+        """Turned, scaled, shifted, mirrored; black where the image ends."""
         import torch
         from torch.nn import functional as F
 
-        if self.jpeg:
-            images = self._as_filed(images, draws)
         signed = 2 * draws - 1
         angle = signed[:, 0] * (self.rotation * torch.pi / 180)
         field = size / (size + 2 * margin)  # share of the side that a random crop shows
-        scale = torch.exp(signed[:, 1] * np.log1p(self.scale)) / field
-        if self.frame:
-            scale = scale / (1 + 2 * 0.2 * draws[:, 29] * (draws[:, 28] < self.frame))
+        framed = 1 + 2 * WIDEST_FRAME * draws[:, 29] * (draws[:, 28] < self.frame)
+        scale = torch.exp(signed[:, 1] * np.log1p(self.scale)) / field / framed
         aspect = torch.exp(signed[:, 2] * np.log1p(self.aspect) / 2)
         mirror = 1 - 2 * (draws[:, 5] < self.flip).float()
         cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
@@ -108,33 +128,51 @@ class Augmentation:
             ]
         ).permute(2, 0, 1)
         grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
-        images = F.grid_sample(images, grid, align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False)
 
-        column = (slice(None), None, None, None)
+    def _with_other_details(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Sharper or smoother, and with noise."""
+        import torch
+        from torch.nn import functional as F
+
         if self.sharpness:
             binomial = images.new_tensor([0.25, 0.5, 0.25])
             kernel = torch.outer(binomial, binomial)[None, None]
             smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel)
-            images = images + (signed[:, 21] * self.sharpness)[column] * (images - smooth)
+            share = (2 * draws[:, 21] - 1) * self.sharpness
+            images = images + share[COLUMN] * (images - smooth)
         if self.noise:
             # One field of noise for all, each image's rolled by its own draws: alike on any device.
+            size = images.shape[-1]
             noise = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
             place = torch.arange(size, device=images.device)
             y, x = ((place + (draws[:, i : i + 1] * size).long()) % size for i in (23, 24))
             rolled = noise.to(images)[y[:, None, :, None], x[:, None, None, :]]
-            images = images + (draws[:, 22] * self.noise)[column] * rolled
-        gamma = torch.exp(signed[:, 6] * np.log1p(self.gamma))[column]
-        contrast = (1 + signed[:, 7] * self.contrast)[column]
-        brightness = (signed[:, 8] * self.brightness)[column]
-        images = ((images.clamp(min=1e-4) ** gamma - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+            images = images + (draws[:, 22] * self.noise)[COLUMN] * rolled
+        return images
 
-        x = torch.linspace(0, 1, size, device=images.device)
+    def _with_other_greys(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Under another gamma, contrast and brightness, in [0, 1]."""
+        import torch
+
+        signed = 2 * draws - 1
+        gamma = torch.exp(signed[:, 6] * np.log1p(self.gamma))[COLUMN]
+        contrast = (1 + signed[:, 7] * self.contrast)[COLUMN]
+        brightness = (signed[:, 8] * self.brightness)[COLUMN]
+        images = images.clamp(min=1e-4) ** gamma
+        return ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+
+    def _overlaid(self, images: Tensor, draws: Tensor) -> Tensor:
+        """With a collimation border and a marker."""
+        import torch
+
+        x = torch.linspace(0, 1, images.shape[-1], device=images.device)
         if self.border:
-            margins = draws[:, 9:13] * 0.12 * (draws[:, 13:14] < self.border)
+            margins = draws[:, 9:13] * WIDEST_BORDER * (draws[:, 13:14] < self.border)
             inside_x = (x >= margins[:, 0:1]) & (x <= 1 - margins[:, 1:2])
             inside_y = (x >= margins[:, 2:3]) & (x <= 1 - margins[:, 3:4])
             inside = (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
-            images = images * inside + (1 - inside) * (draws[:, 14] < 0.5).float()[column]
+            images = images * inside + (1 - inside) * (draws[:, 14] < 0.5).float()[COLUMN]
         if self.marker:
             there = draws[:, 15:16] < self.marker
             marker_x = (x - draws[:, 16:17]).abs() < 0.03
@@ -142,17 +180,6 @@ class Augmentation:
             marker = (marker_y & there)[:, None, :, None] & marker_x[:, None, None, :]
             images = torch.where(marker, 1.0, images)
         return images
-
-    def _as_filed(self, images: Tensor, draws: Tensor) -> Tensor:
-        """What a file keeps of images (N, 1, R, R) in [0, 1] by ``draws``; others as they are."""
-        chosen = draws[:, 25] < self.jpeg
-        quality, used = draws[chosen, 26:28].T
-        (worst, best), (least, most) = QUALITIES, USED_RANGE
-        share = (least * (most / least) ** used)[:, None, None, None]
-        qualities = worst + quality * (best - worst)
-        filed = images.clone()
-        filed[chosen] = (compressed(images[chosen] * share, qualities) / share).clamp(max=1)
-        return filed
 
 
 def compressed(images: Tensor, qualities: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from boneage.augmentation import Augmentation
+from boneage import losses
+from boneage.augmentation import Augmentation, compressed
 from boneage.transforms import Preprocess
 
 EVERYTHING = Augmentation(
     rotation=20, scale=0.15, aspect=0.05, shift=0.06, flip=0.5, gamma=0.3, contrast=0.2,
-    brightness=0.1, border=0.5, marker=0.5, sharpness=0.8, noise=0.02,
+    brightness=0.1, border=0.5, marker=0.5, sharpness=0.8, noise=0.02, frame=0.5, jpeg=0.5,
 )  # fmt: skip
 
 
@@ -117,3 +118,43 @@ class TestAugmentation:
             for seed in range(8)
         ]
         assert {round(edge[64].item(), 1) for edge in edges} >= {0.0, 1.0}
+
+    def test_jpeg_leaves_what_a_file_would(self, radiograph: np.ndarray) -> None:
+        image = torch.tensor(radiograph)[None, None].float() / 255
+        for quality in (30, 75, 95):
+            file = losses.jpeg(radiograph, quality).astype(np.float32)
+            kept = compressed(image, torch.tensor([float(quality)]))[0, 0].numpy() * 255
+            assert np.abs(kept - file).mean() < 0.4 * np.abs(radiograph - file).mean()
+
+    def test_jpeg_takes_the_more_the_fewer_grey_values_a_film_uses(
+        self, radiograph: np.ndarray
+    ) -> None:
+        image = torch.tensor(radiograph)[None, None].float() / 255
+        draws = torch.full((1, Augmentation.DRAWS), 0.5)
+        plain = Augmentation().apply(image, draws, 299)
+        lost = []
+        for used in (1 - 1e-6, 0.5, 0.0):
+            draws[0, 27] = used
+            filed = Augmentation(jpeg=1.0).apply(image, draws, 299)
+            lost.append((filed - plain).abs().mean().item())
+        assert 0 < 2 * lost[0] < lost[1] < lost[2] / 2 < 0.05
+
+    def test_an_image_without_jpeg_is_as_it_was(self, radiograph: np.ndarray) -> None:
+        images = torch.tensor(np.stack([radiograph, radiograph]))[:, None].float() / 255
+        draws = torch.full((2, Augmentation.DRAWS), 0.5)
+        draws[0, 25] = 0.0
+        plain = Augmentation().apply(images, draws, 96)
+        filed = Augmentation(jpeg=0.25).apply(images, draws, 96)
+        assert not torch.equal(filed[0], plain[0])
+        assert torch.equal(filed[1], plain[1])
+
+    def test_a_dark_frame_makes_the_film_smaller(self) -> None:
+        image = torch.ones(1, 1, 280, 280)
+        draws = torch.full((1, Augmentation.DRAWS), 0.5)
+        draws[0, 28:30] = torch.tensor([0.1, 1.0])  # the widest, 20 % of the film on each side
+        framed = Augmentation(frame=0.2).apply(image, draws, 140)[0, 0]
+        assert framed.sum().item() == pytest.approx((140 / 1.4) ** 2, rel=0.01)
+        assert framed[19].max() < 1e-3
+        assert framed[70, 70] == 1
+        draws[0, 28] = 0.3
+        assert Augmentation(frame=0.2).apply(image, draws, 140).min() == 1
