@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from boneage import batch, explain
 from boneage.errors import system_reason
-from boneage.ledger import Failures, Ledger, replacing, write_csv, write_json
+from boneage.ledger import TABLES, Failures, Ledger, replacing, write_csv, write_json
 from boneage.measured import measured_error, read_metrics
 from boneage.report import HEAT_MAP_OPACITY, to_pdf
 
@@ -138,9 +138,10 @@ def _finish(
 
 
 def _write_tables(ledger: Ledger, items: Sequence[Item], folder: Path) -> None:
-    with replacing(folder / "assessments.json") as file:
+    as_csv, as_json = (folder / name for name in TABLES)
+    with replacing(as_json) as file:
         write_json(ledger.lines(items), file)
-    with replacing(folder / "assessments.csv") as file:
+    with replacing(as_csv) as file:
         _write_csv(ledger, items, file)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEDGER = "assessments.jsonl"
 FAILURES = "failures.csv"
+TABLES = ("assessments.csv", "assessments.json")  # made of it
 LOCK = ".assessments.lock"  # goes with the process that holds it, however that ends
 BEFORE = ("id", "task", "sex", "age", "unit")
 INTERVAL = ("low", "high", "coverage")
@@ -51,8 +52,8 @@ class Ledger:
         wanted: endings (of :data:`ENDINGS`) of the files that are to lie beside it.
 
     Raises:
-        InputError: the folder holds assessments by other weights or other settings, or a damaged
-            ledger, or another run writes into it.
+        InputError: the folder holds assessments by other weights or other settings, a damaged
+            ledger, or tables without one, or another run writes into it.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Ledger:
         self._pictures: dict[str, str] = {}
         self._own: set[str] = set()  # names of files that it wrote, or is about to
         self._numbers: dict[str, int] = {}  # the last that tells pictures of one name apart
+        self._refuse_foreign_tables()
         self._lock = FileLock(folder / LOCK)
         try:
             self._lock.acquire(blocking=False)
@@ -201,6 +203,16 @@ class Ledger:
             if offset is not None and not item.source.problem:
                 self._file.seek(offset)
                 yield item, json.loads(self._file.readline())
+
+    def _refuse_foreign_tables(self) -> None:
+        if os.path.lexists(self._path):
+            return
+        for name in (*TABLES, FAILURES):
+            if os.path.lexists(self._folder / name):
+                raise InputError(
+                    f"{self._folder.name} holds a file {name}, but no {LEDGER} that it was made "
+                    "from, and it would be overwritten: move it, or choose another folder."
+                )
 
     def _place(self, source: Source) -> str:
         place = self._places.of(source.path)

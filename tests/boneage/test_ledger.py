@@ -400,6 +400,13 @@ class TestResume:
         with pytest.raises(InputError, match="another configuration or precision"):
             Ledger(tmp_path, "stub", "0123", "4567")
 
+    @pytest.mark.parametrize("name", ["assessments.csv", "assessments.json", FAILURES])
+    def test_tables_of_others_are_not_overwritten(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("somebody's own\n")
+        with pytest.raises(InputError, match=f"holds a file {name}, but no {LEDGER}"):
+            Ledger(tmp_path, "stub", "0123", "4567")
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
 
 def entered(folder: Path) -> dict:
     """The line of a ledger with one assessment in this folder."""
