@@ -17,6 +17,7 @@ NAMES = (
     "assess", "reading", "folder", "training", "start", "ancestor", "ct_projection",
 )  # fmt: skip
 SLOW = ("many", "precision")  # run only by name
+FEWEST = 1000  # files of the benchmark many: fewer are done before it can be killed
 HEADER = ("benchmark", "what", "measured", "floor", "ratio", "target", "met")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "nibabel", "pillow", "imagecodecs", "gradio")
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "the released weights (default: 100000)",
     )  # fmt: skip
     args = p.parse_args(arguments)
+    if args.count < FEWEST:
+        p.error(f"--count is {args.count}; it must be at least {FEWEST}")
     known = (*NAMES, *SLOW)
     if unknown := set(args.names) - set(known):
         p.error(f"there is no benchmark {min(unknown)}; known are {', '.join(known)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import boneage
 from boneage.errors import InputError, run_command
+from boneage.precision import PRECISIONS
 from boneage.views import PROJECTIONS, REGIONS
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ def _add_assess(commands: Commands) -> None:
         help="with --out, also write a report of one page for each file as PDF",
     )
     p.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
+    p.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="arithmetic; auto takes bf16 where the processor is fast at it (default)",
+    )
     p.set_defaults(run=run_assess)
 
 
@@ -139,7 +146,7 @@ def _add_calibrate(commands: Commands) -> None:
         help="find a weights folder's prediction intervals and what it refuses",
         description="Write into a weights folder, once it is trained, the prediction intervals "
         "(from half of the validation images) and, for hands, what is needed to refuse images that "
-        "show none.",
+        "show none, which takes at least 99 validation images.",
     )
     p.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
     p.add_argument(
@@ -394,6 +401,7 @@ def run_assess(args: argparse.Namespace) -> int:
         region=args.region or "whole",
         revision=args.revision,
         device=args.device,
+        precision=args.precision,
     )
     seen = predictor.preprocess.region
     if args.region not in (None, seen):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from boneage import batch, explain
 from boneage.errors import system_reason
-from boneage.ledger import TABLES, Failures, Ledger, replacing, write_csv, write_json
+from boneage.ledger import LEDGER, TABLES, Failures, Ledger, replacing, write_csv, write_json
 from boneage.measured import measured_error, read_metrics
 from boneage.report import HEAT_MAP_OPACITY, to_pdf
 
@@ -37,6 +37,7 @@ def assess_items(
         without_age += _assess_pending(predictor, pending, ledger, failures, args)
         if args.out:
             _write_tables(ledger, items, folder)
+            _tell_others(ledger, items)
         _print_table(ledger, items, args)
     return 1 if without_age else 0
 
@@ -143,6 +144,15 @@ def _write_tables(ledger: Ledger, items: Sequence[Item], folder: Path) -> None:
         write_json(ledger.lines(items), file)
     with replacing(as_csv) as file:
         _write_csv(ledger, items, file)
+
+
+def _tell_others(ledger: Ledger, items: Sequence[Item]) -> None:
+    if others := ledger.others(items):
+        print(
+            f"boneage: the tables list the files of this command; {others} assessed there before "
+            f"stand in {LEDGER} alone.",
+            file=sys.stderr,
+        )
 
 
 def _print_table(ledger: Ledger, items: Sequence[Item], args: argparse.Namespace) -> None:

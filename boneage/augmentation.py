@@ -38,7 +38,7 @@ class Augmentation:
 
     Args:
         rotation: degrees either way.
-        scale: share; 0.15 draws factors from 0.85 to 1.15 (log-uniform).
+        scale: share; 0.15 draws factors from 1 / 1.15 to 1.15 (log-uniform).
         aspect: share by which width and height may differ further.
         shift: share of the side, in each direction.
         flip: probability of a mirror image (a right hand).

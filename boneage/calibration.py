@@ -16,13 +16,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from boneage import datasets, hub, images, losses
+from boneage.chunks import chunks
 from boneage.errors import InputError
 from boneage.framing import Framing, mirrored
 from boneage.refusal import CUTS, POSES, Features, Pose, Refusal, tapped
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from boneage.images import Radiograph
     from boneage.predictor import Predictor
 
-T = TypeVar("T")
 COVERAGE = 0.9
 KEPT, MARGIN = 0.99, 2.25
 """What is no hand lies farther from the training images than 99 % of validation hands, and this
 many times as far: hands from elsewhere lie farther than hands from the same hospitals, too."""
+FEWEST = 99  # validation hands of which a hundredth can be told
 UPRIGHT, TURNED = 1500, 500
 """Training images by which an upright and another pose is learnt."""
 CUT, SHARES, UNCUT = 400, (0.15, 0.3), 0.99
@@ -202,6 +202,11 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
         labelled = labelled.of_sex(*config["sexes"])
     cases = labelled.split("validation").cases
     refuses = config["task"] == "hand" and hasattr(model, "backbone")
+    if refuses and len(cases) < FEWEST:
+        raise InputError(
+            f"{labelled.name} has {len(cases)} validation images; what is to be refused is found "
+            f"from {FEWEST} at least."
+        )
     learnt = _learn(predictor, labelled.split("train")) if refuses else None
     assessed, features = _assess(predictor, cases, refuses)
     chosen = np.array([calibrates(case) for case in cases])
@@ -278,7 +283,7 @@ def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
             film if number // 2 % NOISY else _noisy(film, rng.uniform(0, NOISE), rng)
             for number, film in enumerate(films)
         )
-        return Features.joined([predictor.features(batch) for batch in _chunks(mixed, BATCH)])
+        return Features.joined([predictor.features(batch) for batch in chunks(mixed, BATCH)])
 
     def tilted(most: int) -> Iterator[tuple[Radiograph, float]]:
         for number, case in enumerate(chosen(most)):
@@ -319,7 +324,7 @@ def _assess(
 ) -> tuple[np.ndarray, Features | None]:
     """Assessed ages (n,), and features if they are to be tapped on the way."""
     ages, parts = [], []
-    for batch in _chunks(cases, BATCH):
+    for batch in chunks(cases, BATCH):
         radiographs = [images.read(case.path, id=case.id) for case in batch]
         with tapped(predictor.model) if tap else nullcontext() as stages:
             found = predictor.assess(radiographs, [case.sex for case in batch], batch_size=BATCH)
@@ -327,9 +332,3 @@ def _assess(
         if stages:
             parts.append(Features.of(stages))
     return np.array(ages, np.float64), Features.joined(parts) if parts else None
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    remaining = iter(items)
-    while chunk := list(islice(remaining, size)):
-        yield chunk

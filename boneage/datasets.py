@@ -110,6 +110,8 @@ def load(folder: str | Path) -> LabelledFolder:
             f"labels.csv has the columns {', '.join(columns)}; it needs id, boneage (months) or "
             "age (years), sex or male, and may have split and patient."
         )
+    if not rows:
+        raise InputError("labels.csv names no image below its columns.")
     _, unit, oldest = AGE_COLUMNS[age_column]
     images = find_images(root / "images")
 

@@ -204,6 +204,10 @@ class Ledger:
                 self._file.seek(offset)
                 yield item, json.loads(self._file.readline())
 
+    def others(self, items: Iterable[Item]) -> int:
+        """How many files it holds beside these items."""
+        return len(self._offsets.keys() - {self._place(item.source) for item in items})
+
     def _refuse_foreign_tables(self) -> None:
         if os.path.lexists(self._path):
             return
@@ -264,7 +268,7 @@ class Ledger:
             if settings != self._settings:
                 raise InputError(
                     f"{folder} holds assessments by the same weights with another configuration or "
-                    "precision: choose another folder."
+                    "precision: choose another folder, or give the --precision of then."
                 )
             offset += len(text)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from boneage import bundled, hub, images, quality, volumes
 from boneage.calibration import Intervals
+from boneage.chunks import chunks
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.models import registry
@@ -371,7 +372,7 @@ class Predictor:
             raise InputError(f"{len(radiographs)} radiographs but {len(given)} sexes were given.")
         sexes = [self._sex(r, s) for r, s in zip(radiographs, given, strict=True)]
         assessments: list[Assessment] = []
-        for chunk in _chunks(list(zip(radiographs, sexes, strict=True)), batch_size):
+        for chunk in chunks(zip(radiographs, sexes, strict=True), batch_size):
             assessments += self._assess_batch(chunk, heat_map)
         return assessments
 
@@ -547,7 +548,3 @@ def released(task: str, region: str = "whole") -> Path:
             return path.parent
     part = "" if region == "whole" else f" and the {region} half of the image"
     raise InputError(f"No weights for the task {task}{part} are released with this version.")
-
-
-def _chunks(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]

@@ -121,7 +121,7 @@ CUTS = tuple(Cut(edge) for edge in ("top", "bottom", "left", "right"))
 """Every edge."""
 
 MIRRORED = (
-    "The hand seems to be a right one, or its image mirrored. Ages were learnt from left hands; "
+    "The hand seems to be a right one, or its image mirrored. Bone age is read from left hands; "
     "see that the sides of film and patient are right."
 )
 

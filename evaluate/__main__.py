@@ -73,8 +73,8 @@ def parser() -> argparse.ArgumentParser:
         "(default: all under weights/)",
     )  # fmt: skip
     p.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR",
-        help="folder for the results (default: results)",
+        "--out", type=Path, metavar="DIR",
+        help="folder for the results (default: results, or with --from-cases that of the file)",
     )  # fmt: skip
     p.add_argument(
         "--batch-size", type=_positive, default=16, metavar="N",
@@ -104,19 +104,20 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     keep_freed_memory()
     if args.from_cases and args.weights:
         raise InputError("--from-cases assesses nothing, so it takes no --weights.")
+    out = args.out or (args.from_cases.parent if args.from_cases else Path("results"))
     datasets = _datasets(args.data, args.split)
     if args.weights and not args.data:  # of the bundled data, those the weights are for
         tasks = {hub.load_config(folder)["task"] for folder in args.weights}
         datasets = [dataset for dataset in datasets if dataset.folder.task in tasks]
     annotated = [] if args.data else [_annotated()]
     if args.from_cases:
-        report = render(args.from_cases, args.out, datasets, annotated)
+        report = render(args.from_cases, out, datasets, annotated)
     else:
         processes = Processes()
         report = evaluate(
             datasets,
             _predictors(args.weights, {d.folder.task for d in datasets}, processes.device),
-            args.out,
+            out,
             batch_size=args.batch_size,
             recorded=recorded.load(),
             annotated=annotated,

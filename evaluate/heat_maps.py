@@ -68,6 +68,6 @@ def read(path: Path) -> HeatMaps:
     with np.load(path, allow_pickle=False) as file:
         found = {}
         for name in file.files:
-            dataset, weights, id = name.split("|")
+            dataset, weights, id = name.split("|", 2)
             found[dataset, weights, id] = file[name].astype(np.float32)
         return found

@@ -68,7 +68,8 @@ class RecordedRow:
             if known.get(row.id) != (row.sex, round(row.age, 2)):
                 raise InputError(
                     f"The recorded row {self.name} holds case {row.id}, which {dataset} does not "
-                    "have with that sex and age: it was recorded on other data."
+                    "have with that sex and age: it was recorded on other data of that name. Give "
+                    "the folder of the data another name."
                 )
         return found
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from boneage.chunks import chunks
 from boneage.framing import mirrored
 from boneage.refusal import FOREIGN, POSES
 from boneage.refusal import MIRRORED as SEEMS_MIRRORED
@@ -87,7 +87,7 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
     rows = []
     for kind, expected, radiographs in tqdm(list(_kinds(dataset)), "refusals", unit="kind"):
         fitting = (SEEMS_MIRRORED,) if kind == MIRRORED else _POSE_WARNINGS
-        for batch in _chunks(radiographs, BATCH):
+        for batch in chunks(radiographs, BATCH):
             sexes = [(predictor.config["sexes"] or [None])[0]] * len(batch)
             for found in predictor.assess(batch, sexes, batch_size=len(batch)):
                 warned = any(warning in fitting for warning in found.warnings)
@@ -187,9 +187,3 @@ def by_weights(rows: Iterable[RefusalRow]) -> list[tuple[RefusalRow, ...]]:
     for row in rows:
         found.setdefault((row.dataset, row.weights), []).append(row)
     return [tuple(group) for group in found.values()]
-
-
-def _chunks(radiographs: Iterable[Radiograph], size: int) -> Iterator[list[Radiograph]]:
-    remaining = iter(radiographs)
-    while chunk := list(islice(remaining, size)):
-        yield chunk

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from boneage import losses
-from boneage.errors import run_command
+from boneage.errors import InputError, run_command
 from boneage.framing import mirrored
 from evaluate.cases import CASES, CaseRow, Outcome, case_rows, write_rows
 from evaluate.published import Cell
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from evaluate.run import Assessor, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data" / "rsna-test"
 FOLDER = ROOT / "evaluate" / "recorded" / "robustness"
 TABLE = "S5"
 UNCHANGED = "unchanged"
@@ -262,7 +263,7 @@ def parser() -> argparse.ArgumentParser:
         f"{1 + len(CHANGES)} times as long as the evaluation of the same images.",
     )
     p.add_argument(
-        "--data", type=Path, default=ROOT / "data" / "rsna-test", metavar="DIR",
+        "--data", type=Path, metavar="DIR",
         help="labelled folder whose test split is assessed (default: the bundled rsna-test)",
     )  # fmt: skip
     p.add_argument(
@@ -270,8 +271,9 @@ def parser() -> argparse.ArgumentParser:
         help="weights folder (default: the released weights for hands)",
     )  # fmt: skip
     p.add_argument(
-        "--out", type=Path, default=FOLDER, metavar="DIR",
-        help="folder for cases.csv and run.json (default: evaluate/recorded/robustness)",
+        "--out", type=Path, metavar="DIR",
+        help="folder for cases.csv and run.json (default, of the released weights on the bundled "
+        "images: evaluate/recorded/robustness, from which the evaluation takes them)",
     )  # fmt: skip
     return p
 
@@ -297,14 +299,17 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
         write_json,
     )
 
+    if not args.out and (args.data or args.weights):
+        raise InputError("Other weights or images need a folder of their own: give --out DIR.")
+    out = args.out or FOLDER
     started, clock = datetime.now(UTC), time.monotonic()
-    folder = datasets.load(args.data)
+    folder = datasets.load(args.data or DATA)
     dataset = Dataset(f"{folder.name}/test", folder.split("test"))
     predictor = Predictor.load(args.weights, precision="fp32")
     rows = assess(dataset, predictor, label(predictor))
-    write_rows(args.out / CASES, rows)
+    write_rows(out / CASES, rows)
     write_json(
-        args.out / RUN,
+        out / RUN,
         {
             "command": shlex.join(["python", "-m", "evaluate.robustness", *arguments]),
             "started": started.isoformat(timespec="seconds"),
@@ -316,7 +321,8 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     )
     for record in records(rows, dataset.name):
         if record["column"] == COLUMNS[0]:
-            print(f"{record['row']}: MAE {record['measured']:.2f} months, n = {record['n']}")
+            error = "none assessed" if not record["n"] else f"MAE {record['measured']:.2f} months"
+            print(f"{record['row']}: {error}, n = {record['n']}")
     return 0
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -210,17 +210,20 @@ def _assess(
     """Write the lines of a data set by one network; the cells (table, row, column) they fill."""
     name, cells = label(predictor), filled_cells(predictor.config, predictor.id)
     filled: set[tuple[str, str, str]] = set()
+    read: list[Case] = []
     assessed: list[Case] = []
     for outcomes in batches:
         lines = lines_of(outcomes, dataset, name, cells)
         filled |= {(x.table, x.row, x.column) for x in lines if isinstance(x, CaseRow)}
+        read += [x.case for x in outcomes if x.assessment is not None]
         assessed += [x.case for x in outcomes if x.refused is None]
         if writer:
             writer.write(lines)
     if writer and assessed and dataset.folder.task == "adult":
         found.heat_maps |= heat_maps.explain(dataset.name, assessed, predictor, name)
     if writer and predictor.config.get("refusal"):
-        found.refusals += refusal.assess(dataset, predictor, name)
+        readable = replace(dataset, folder=replace(dataset.folder, cases=tuple(read)))
+        found.refusals += refusal.assess(readable, predictor, name)
     return filled
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -155,10 +156,13 @@ def run(args: argparse.Namespace) -> int:
     projected = images.projection_of(folder.cases[0].path)
     if args.projection and projected not in (None, args.projection):
         raise InputError(f"The images are CT projections of the kind {projected}.")
-    folder, sexes = of_chosen_sex(folder, args.sex)
+    sexes = chosen_sexes(args.sex, folder.task)
+    if len(sexes) == 1:
+        folder = folder.of_sex(*sexes)
     training, validation = folder.split("train"), folder.split("validation")
+    refuse_unknown_sexes(sexes, training, validation)
     if args.limit:
-        training = replace(training, cases=training.cases[:: -(-len(training.cases) // args.limit)])
+        training = thinned(training, args.limit)
     if len({case.age for case in training.cases}) < 2:
         raise InputError("The training images must have at least two different ages.")
 
@@ -169,7 +173,9 @@ def run(args: argparse.Namespace) -> int:
     arguments = {**recipe.arguments, "sexes": max(1, len(sexes))}
     with processes.local_main_process_first():  # which downloads what --pretrained needs
         network = NewNetwork(recipe.architecture, arguments, sexes, training, recipe.backbone_alone)
-        model, origin = initialised(network, args.init, args.pretrained)
+        # A checkpoint holds the weights, and the config that tells where they came from.
+        start = (None, False) if resuming else (args.init, args.pretrained)
+        model, origin = initialised(network, *start)
     precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.
     buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
@@ -283,26 +289,48 @@ def refuse_random_weights(recipe: Recipe) -> None:
         )
 
 
-def of_chosen_sex(folder: LabelledFolder, wanted: str | None) -> tuple[LabelledFolder, list[str]]:
-    """The cases to train on, and the sexes that the network tells apart.
+def chosen_sexes(wanted: str | None, task: str) -> list[str]:
+    """The sexes that the network tells apart, none if it is not told any.
 
     Args:
-        folder: all cases.
         wanted: ``F``, ``M``, ``both``, ``none``, or ``None`` for what the task usually takes.
+        task: ``hand`` or ``adult``.
+    """
+    wanted = wanted or ("both" if task == "hand" else "none")
+    return {"both": ["F", "M"], "none": []}.get(wanted, [wanted])
+
+
+def refuse_unknown_sexes(sexes: Sequence[str], *splits: LabelledFolder) -> None:
+    """See that a network for these sexes can learn them.
+
+    Args:
+        sexes: of :func:`chosen_sexes`.
+        splits: training, then validation cases.
 
     Raises:
-        InputError: if a sex is needed and unknown.
+        InputError: if the sex of a case is unknown, or no training case has one of them.
     """
-    wanted = wanted or ("both" if folder.task == "hand" else "none")
-    sexes = {"both": ["F", "M"], "none": []}.get(wanted, [wanted])
-    if len(sexes) == 1:
-        return folder.of_sex(*sexes), sexes
-    if sexes and (unknown := [case.id for case in folder.cases if case.sex is None]):
+    unknown = [case.id for split in splits for case in split.cases if case.sex is None]
+    if sexes and unknown:
+        more = f", and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InputError(
-            f"The sex of {unknown[0]} is unknown, and of {len(unknown) - 1} more; training needs "
-            "it for every image."
+            f"The sex of {unknown[0]} is unknown{more}; training needs it for every training and "
+            "validation image. With --sex none it is no input."
         )
-    return folder, sexes
+    for sex in sexes:
+        if all(case.sex != sex for case in splits[0].cases):
+            (other,) = {"F", "M"} - {sex}
+            raise InputError(
+                f"No training image is of sex {sex}, so nothing can be learnt of it: give --sex "
+                f"{other} for weights that are for the other alone, or --sex none."
+            )
+
+
+def thinned(folder: LabelledFolder, most: int) -> LabelledFolder:
+    """At most so many cases, evenly spread over the order of their ids."""
+    count = min(most, len(folder.cases))
+    places = (i * len(folder.cases) // count for i in range(count))
+    return replace(folder, cases=tuple(folder.cases[place] for place in places))
 
 
 def provenance(recipe: Recipe, folder: LabelledFolder, seed: int) -> dict[str, Any]:

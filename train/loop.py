@@ -85,6 +85,7 @@ class Trainer:
         # In bf16 the folded weights and summands would be rounded, which was not tried.
         if settings.freeze_batch_norm and accelerator.mixed_precision == "no":
             fold_in_training(self.raw)
+        self.at_once = settings.batch_size // settings.accumulate  # images that memory has to hold
         self.places = Places(batches.whole)
         share_dropout(self.raw, self.places)
         average = moving_average(settings.ema)
@@ -157,17 +158,16 @@ class Trainer:
         """One step; returns this process's share of its losses, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step)
-        settings = self.recipe.optimisation
         losses: dict[str, Tensor] = {}
-        at_once = settings.batch_size // settings.accumulate
-        parts = batch.to(self.accelerator.device).parts(at_once)
+        parts = batch.to(self.accelerator.device).parts(self.at_once)
         for number, part in enumerate(parts, 1):
             # The processes add their gradients up once a step, at its last part.
             last = number == len(parts)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 for name, loss in self.losses(part).items():
                     losses[name] = losses.get(name, 0) + loss
-        self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
+        clip = self.recipe.optimisation.clip
+        self.accelerator.clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update_parameters(self.raw)
@@ -218,13 +218,8 @@ class Trainer:
         found: list[tuple[int, dict[str, Tensor]]] = []
         for index in mine:
             batch = self.validation[index].to(self.accelerator.device)
-            images = self.preprocess.finish(self.preprocess.resize(batch.images))
-            images = images.contiguous(memory_format=torch.channels_last)
-            errors = {}
-            for name, age in self.ema(images, batch.sex).components.items():
-                age = (age * self.sd + self.mean).clamp(*self.age_range)
-                errors[name] = (age - batch.ages).abs().cpu()
-            found.append((index, errors))
+            parts = [self.errors(part) for part in batch.parts(self.at_once)]
+            found.append((index, {name: torch.cat([p[name] for p in parts]) for name in parts[0]}))
         ordered = [errors for _, errors in sorted(gather_object(found), key=lambda item: item[0])]
         maes = {name: torch.cat([errors[name] for errors in ordered]) for name in ordered[0]}
         mae = maes["assembled"].mean().item()
@@ -241,6 +236,16 @@ class Trainer:
         selection = maes["assembled"][self.validation.choosing].mean().item()
         return record | {"validation_mae": round(mae, 3), "selection_mae": round(selection, 3)}
 
+    def errors(self, batch: Batch) -> dict[str, Tensor]:
+        """How far the averaged weights err by each component, (N,) in the data's unit."""
+        images = self.preprocess.finish(self.preprocess.resize(batch.images))
+        images = images.contiguous(memory_format=torch.channels_last)
+        errors = {}
+        for name, age in self.ema(images, batch.sex).components.items():
+            age = (age * self.sd + self.mean).clamp(*self.age_range)
+            errors[name] = (age - batch.ages).abs().cpu()
+        return errors
+
     def keep(self, record: Mapping[str, Any], best: bool) -> None:
         """Write ``metrics.jsonl``, and the weights folder if these are the best so far."""
         with (self.out / "metrics.jsonl").open("w", encoding="utf-8") as file:
@@ -255,6 +260,7 @@ class Trainer:
         """What must be the same for a run to be continued."""
         return {
             "recipe": asdict(self.recipe),
+            "size of the images": asdict(self.preprocess),
             "architecture": self.config["architecture"],
             "sexes": self.config["sexes"],
             "seed": self.batches.seed,

@@ -10,6 +10,7 @@ from typing import Any
 
 from boneage.augmentation import Augmentation
 from boneage.errors import InputError
+from boneage.transforms import Preprocess
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -53,6 +54,8 @@ class Optimisation:
     clip: float = 5.0
 
     def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.accumulate) < 1:
+            raise InputError("Epochs, batch_size and accumulate must be at least 1.")
         if self.schedule not in ("cosine", "plateau"):
             raise InputError(f"Unknown schedule {self.schedule!r}; known are cosine, plateau.")
         if self.batch_size % self.accumulate:
@@ -153,8 +156,11 @@ def load(name_or_file: str) -> Recipe:
         table["optimisation"] = Optimisation(**table["optimisation"])
         table["augmentation"] = Augmentation(**table.get("augmentation", {}))
         table["fills"] = tuple(table.get("fills", ()))
+        Preprocess(resolution=1, **table["preprocess"])
         return Recipe(name=path.stem, **table)
-    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:  # of tomllib and Unicode are ValueErrors
         raise InputError(f"The recipe {path.stem} is not valid: {error}.") from None
 
 

@@ -135,6 +135,11 @@ class TestCommand:
         assert end.value.code == 2
         assert "known are assess, reading" in capsys.readouterr().err
 
+    def test_too_few_files_to_be_killed_among(self, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(SystemExit):
+            command.main(["many", "--count", "99"])
+        assert "at least 1000" in capsys.readouterr().err
+
 
 def test_the_phantom_is_read_the_right_way_round(tmp_path: Path) -> None:
     shape = (40, 64, 64)

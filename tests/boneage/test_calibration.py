@@ -28,6 +28,18 @@ class TestHalf:
             assert len({calibration.calibrates(case(str(id), patient)) for id in range(9)}) == 1
 
 
+def test_too_few_hands_are_told_before_any_is_assessed(
+    untrained: Path, rsna_test_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for id in ("4360", "4361"):
+        shutil.copy(rsna_test_dir / "images" / f"{id}.webp", tmp_path / "images")
+    labels = "id,split,boneage,male\n4360,train,100,True\n4361,validation,100,False\n"
+    (tmp_path / "labels.csv").write_text(labels)
+    with pytest.raises(InputError, match=r"1 validation images; .* from 99 at least"):
+        calibration.calibrate(untrained, tmp_path)
+
+
 class TestConformalQuantile:
     @pytest.mark.parametrize(
         ("n", "coverage", "rank"), [(9, 0.9, 9), (10, 0.9, 10), (19, 0.9, 18), (99, 0.9, 90),

@@ -60,6 +60,7 @@ class TestLoad:
         [
             ("id,split,male\n", "needs id, boneage"),
             ("id,split,boneage\n", "sex or male"),
+            ("id,split,boneage,male\n\n", "names no image"),
             ("split,boneage,male\n", "has the columns split, boneage, male"),
             ("id,split,boneage,male\n4360,test,old,True\n", r"line 2 \(4360\): boneage is 'old'"),
             ("id,split,boneage,male\n4360,test,-1,True\n", "0 to 240"),

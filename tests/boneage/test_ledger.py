@@ -76,6 +76,17 @@ class TestResume:
         assert said.out == first == (out / "assessments.csv").read_text()
         assert (out / LEDGER).read_bytes() == ledger
 
+    def test_other_files_of_the_folder_are_told(
+        self, command: list[str], folder: Path, out: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        assert main(command) == 1
+        assert "in assessments.jsonl alone" not in capsys.readouterr().err
+        command[1] = str(folder / "more")
+        assert main(command) == 0
+        said = capsys.readouterr()
+        assert "3 assessed there before stand in assessments.jsonl alone" in said.err
+        assert [row["id"] for row in rows(said.out)] == ["4403"]
+
     def test_a_killed_run_ends_as_one_that_was_not(
         self, command: list[str], out: Path, assessed: list[str], capsys: pytest.CaptureFixture
     ) -> None:

@@ -119,3 +119,6 @@ def test_tables_again_from_cases(
     first, second = (tmp_path / name / "metrics.json" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert "A1. AR-CNN" in capsys.readouterr().out
+    first.unlink()
+    assert command.main(arguments[:2]) == 0  # beside the cases, where nothing else is said
+    assert first.read_bytes() == second.read_bytes()

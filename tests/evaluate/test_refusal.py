@@ -127,7 +127,6 @@ def test_a_table_of_weights_that_refuse(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(refusal, "COUNT", 2)
     monkeypatch.setattr(
         refusal, "_kinds", lambda dataset: [("noise", FOREIGN, negatives.generate("noise", 2, 3))]
     )

@@ -198,6 +198,15 @@ def run_and_check(words: list[str], out: Path) -> None:
     assert unchanged != turned
 
 
+def test_other_weights_are_recorded_elsewhere(
+    untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (robustness.FOLDER / "run.json").read_bytes()
+    assert robustness.main(["--weights", str(untrained)]) == 2
+    assert "give --out DIR" in capsys.readouterr().err
+    assert (robustness.FOLDER / "run.json").read_bytes() == before
+
+
 def test_bad_input_ends_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert robustness.main(["--data", "nowhere", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from boneage import datasets
 from boneage.errors import InputError
-from evaluate import described, recorded
+from evaluate import described, recorded, refusal
 from evaluate.cases import read_cases
 from evaluate.processes import Processes
 from evaluate.run import Dataset, evaluate, render
@@ -123,6 +123,24 @@ def test_what_cannot_be_assessed_is_refused_not_dropped(
     assert "This is no hand." in reasons
     assert "The sex is missing" in reasons
     assert str(tmp_path) not in reasons
+
+
+def test_an_unreadable_image_is_not_among_the_hands_that_are_changed(
+    make_folder: Callable[..., Path],
+    stub_for: Stub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = make_folder(["4360", "4361", "4362"])
+    (folder / "images" / "4361.webp").write_bytes(b"no image")
+    data = Dataset("hands/test", datasets.load(folder))
+    predictor = stub_for(data.folder.cases, refuse=["4362"])
+    predictor.config["refusal"] = {"validation": {"images": 3, "accepted": 2}}
+    kinds = refusal._kinds
+    monkeypatch.setattr(refusal, "_kinds", lambda dataset: list(kinds(dataset))[-1:])
+    assert evaluate([data], [predictor], tmp_path / "out")
+    rows = refusal.read(tmp_path / "out" / refusal.REFUSALS)
+    assert [row.id for row in rows] == ["4360", "4362"]
 
 
 def test_patients_of_the_labels_reach_the_intervals(

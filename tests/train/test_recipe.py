@@ -55,10 +55,14 @@ def test_what_a_recipe_freezes_is_there(name: str) -> None:
         ('colour = "red"', "unknown entries: colour"),
         ('summary="x"\narchitecture="arcnn"\n[optimisation]\nspeed=1', "speed"),
         ('[optimisation]\nepochs=1\nschedule="often"', "known are cosine, plateau"),
+        ("[optimisation]\nepochs=1\naccumulate=0", "at least 1"),
+        ('base="vgg"\n[preprocess]\nsise=64', "'sise'"),
+        ('base="vgg"\n[preprocess]\nregion="left"', "known are whole, upper, lower"),
+        ('summary="\xe9"', "not valid"),
     ],
 )
 def test_invalid_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "bad.toml").write_text(text)
+    (tmp_path / "bad.toml").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=message):
         recipes.load(str(tmp_path / "bad.toml"))
 

@@ -10,12 +10,13 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from boneage import hub, images
+from boneage import datasets, hub, images
 from boneage.predictor import Predictor
 from train import loop
-from train.__main__ import commit, main
+from train.__main__ import commit, main, thinned
 
 WriteRecipe = Callable[..., Path]
 
@@ -145,6 +146,33 @@ class TestResume:
         assert run(recipe, small_folder, tmp_path / "run", "--resume") == 0
         provenance = hub.load_config(tmp_path / "run" / "weights")["provenance"]
         assert provenance["initialisation"] == {"file": "first.safetensors"}
+
+    def test_resuming_needs_no_initial_weights(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        """As on a machine without network, where ImageNet's cannot be downloaded."""
+        recipe, init = write_recipe(), tmp_path / "first.safetensors"
+        save_file(torchvision.models.resnet18(weights=None).state_dict(), init)
+        options = ("--init", str(init), "--epochs", "1")
+        assert run(recipe, small_folder, tmp_path / "run", *options) == 0
+        init.unlink()
+        assert run(recipe, small_folder, tmp_path / "run", *options, "--resume") == 0
+
+    def test_images_of_another_size_are_another_run(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        recipe, data = write_recipe(), Path(shutil.copytree(small_folder, tmp_path / "data"))
+        assert run(recipe, data, tmp_path / "run", "--epochs", "1") == 0
+        for path in (data / "images").iterdir():
+            with Image.open(path) as film:
+                film.resize((48, 48)).save(path.with_suffix(".png"))
+            path.unlink()
+        assert run(recipe, data, tmp_path / "run", "--epochs", "1", "--resume") == 2
+        assert "begun with another size of the images" in capsys.readouterr().err
 
     def test_a_run_is_not_overwritten(
         self,
@@ -340,7 +368,30 @@ class TestStart:
         labels = (data / "labels.csv").read_text().replace("True", "", 1)
         (data / "labels.csv").write_text(labels)
         assert run(write_recipe(), data, tmp_path / "run") == 2
-        assert "is unknown" in capsys.readouterr().err
+        assert "is unknown; training needs it" in capsys.readouterr().err
+
+    def test_unknown_sex_of_a_test_image_is_of_no_matter(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        data = Path(shutil.copytree(small_folder, tmp_path / "data"))
+        head, _, tail = (data / "labels.csv").read_text().rpartition("False")
+        assert ",test" in head.splitlines()[-1] + tail
+        (data / "labels.csv").write_text(head + tail)
+        assert run(write_recipe(), data, tmp_path / "run", "--epochs", "1") == 0
+
+    def test_a_sex_that_nothing_can_be_learnt_of(
+        self,
+        small_folder: Path,
+        tmp_path: Path,
+        write_recipe: WriteRecipe,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        data = Path(shutil.copytree(small_folder, tmp_path / "data"))
+        labels = (data / "labels.csv").read_text().replace("False", "True")
+        (data / "labels.csv").write_text(labels)
+        assert run(write_recipe(), data, tmp_path / "run") == 2
+        assert "No training image is of sex F" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
 
     def test_divergence_is_an_error(
         self,
@@ -456,6 +507,15 @@ class TestStart:
         for name in learnt.keys() - set(kept):  # resampled
             now, before = large.get_parameter(name), learnt[name]
             assert torch.allclose(now.sum(1), before.sum(1), atol=0.05), name
+
+
+@pytest.mark.parametrize(("most", "ids"), [(18, 18), (10, 10), (7, 7), (1, 1), (99, 18)])
+def test_a_limit_is_reached(small_folder: Path, most: int, ids: int) -> None:
+    folder = datasets.load(small_folder)
+    found = thinned(folder, most).cases
+    assert len({case.id for case in found}) == len(found) == ids
+    assert found[0] == folder.cases[0]
+    assert list(found) == sorted(found, key=lambda case: case.id)
 
 
 def test_commit_says_whether_the_code_was_changed_since(
