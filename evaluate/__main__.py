@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boneage.arguments import positive
 from boneage.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder for the results (default: results, or with --from-cases that of the file)",
     )  # fmt: skip
     p.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N",
+        "--batch-size", type=positive, default=16, metavar="N",
         help="images assessed together (default: 16)",
     )  # fmt: skip
     p.add_argument(
@@ -174,13 +175,6 @@ def _predictors(folders: list[Path] | None, tasks: set[str], device: str | None)
                 f"{' and '.join(sorted(tasks))}."
             )
     return found
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boneage.arguments import natural, positive
 from boneage.errors import InputError, run_command
 from boneage.memory import keep_freed_memory
 from boneage.views import PROJECTIONS, REGIONS
@@ -98,20 +99,6 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--private", action="store_true", help="make the repository of --push private")
     return p
-
-
-def natural(text: str) -> int:
-    """A whole number from 0, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A whole number from 1, for argparse."""
-    if not natural(text):
-        raise argparse.ArgumentTypeError("0 is too few")
-    return int(text)
 
 
 def rate(text: str) -> float:
