@@ -75,7 +75,10 @@ def test_cards_are_those_of_config_and_results(folder: Path, metrics: list[dict]
         assert f"| {band['from']:g} | {band['half_width']:.2f} | {band['cases']} |" in card
 
 
-DOCUMENTS = ("README.md", "docs/experiments.md", "docs/performance.md", "docs/scale.md")
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "docs/experiments.md", "docs/performance.md", "docs/scale.md",
+    "data/README.md", "evaluate/recorded/README.md",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -88,6 +91,9 @@ def test_documents_name_commands_recipes_and_files_that_exist(repo_root: Path, n
     assert set(re.findall(r"`((?:arcnn|whole|hierarchical)_\w+)`", text)) <= recipes
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert ((repo_root / name).parent / path).exists(), path
+    for file in re.findall(r"`([\w/]+\.py)`", text):
+        found = list(repo_root.glob(file)) or list((repo_root / "boneage").rglob(file))
+        assert found, file
     for module in re.findall(r"python -m (\w+(?:\.\w+)*)", text):
         assert importlib.util.find_spec(module), module
 
