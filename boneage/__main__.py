@@ -376,7 +376,7 @@ def run_prepare_ct(args: argparse.Namespace) -> int:
 
 def run_assess(args: argparse.Namespace) -> int:
     """``boneage assess``: one result or one reason for every file."""
-    from boneage import batch, case_table, volumes
+    from boneage import batch, case_table, ct_series
     from boneage.assess_files import assess_items
     from boneage.listing import CLOSED, list_files
     from boneage.memory import keep_freed_memory
@@ -386,7 +386,7 @@ def run_assess(args: argparse.Namespace) -> int:
     is_adult = args.task == "adult"
     files = list_files(args.files, volumes=is_adult, out=args.out)
     sources = batch.sources(
-        files.paths, whole=volumes.is_volume if is_adult else lambda _: False, most=None
+        files.paths, whole=ct_series.holds_slices if is_adult else lambda _: False, most=None
     )
     sources += [batch.Source(path, path.name, problem=CLOSED) for path in files.closed]
     table = case_table.CaseTable()

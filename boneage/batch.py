@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage import images, metrics, volumes, zips
+from boneage import images, metrics, zips
 from boneage.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ MAX_HELD = 512 * 2**20
 """Bytes of decoded pixels from which no further radiograph is read ahead."""
 SAME_NAME = "The zip holds another file of the same name before this one."
 THREADS = min(4, os.cpu_count() or 1)
-_VOLUME = threading.Lock()  # a volume takes gigabytes, so one at a time is read
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,17 @@ class Source:
     def file(self) -> str:
         """The plain name of the file, without folders."""
         return self.path.name if self.member is None else zips.plain_name(self.member)
+
+    @property
+    def shown(self) -> str:
+        """The plain name; of a file in a zip, with the folders inside, which tell films of one name
+        apart."""
+        return self.file if self.member is None else "/".join(self.parts)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders that it lies in, and the plain name; of a file in a zip, those inside."""
+        return (self.path if self.member is None else zips.path_of(self.member)).parts
 
 
 @dataclass(frozen=True)
@@ -370,11 +380,7 @@ def _read(predictor: Predictor, item: Item, content: Path | bytes | InputError) 
     try:
         if isinstance(content, InputError):
             raise content
-        if predictor.config["task"] == "adult" and volumes.is_volume(content):
-            with _VOLUME:
-                radiograph = predictor.read(content, id=item.source.id)
-        else:
-            radiograph = predictor.read(content, id=item.source.id)
+        radiograph = predictor.read(content, id=item.source.id)
     except Exception as error:
         return Outcome(item, failure=_reason(error))
     return Outcome(item, radiograph=radiograph)

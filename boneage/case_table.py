@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from boneage.batch import Item, Source
 from boneage.datasets import AGE_COLUMNS
 from boneage.errors import InputError
 from boneage.sex import parse_sex
-from boneage.tables import read_csv
+from boneage.tables import number, read_csv
 
 MAX_BYTES = 32 * 2**20
 """The largest table that is read."""
 NAMED = 5  # cases that a note names, of any number
+SEVERAL_FILES = (
+    "Several files are called {}, and the table does not tell them apart: write their folders "
+    "before the names, as in folder/name."
+)
+SEVERAL_ROWS = "Several rows of the table may be meant for it: {}."
 NO_SEX = ("", "u", "unknown", "o", "other", "n/a", "na", "nan", "none", "?", "-")
 
 
@@ -37,34 +42,78 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Match:
+    """The row that is meant for a file.
+
+    Attributes:
+        row: its name in the table; ``None`` where there is none.
+        problem: why that cannot be told.
+    """
+
+    row: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class CaseTable:
     """A table of sexes.
 
     Attributes:
-        rows: by file name, with or without ending.
+        rows: by file name, with or without ending, and with the folders that the table names.
         notes: what the user should know about it.
     """
 
     rows: dict[str, Row] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def keys(self, sources: Iterable[Source]) -> list[str | None]:
-        """The name of the row that is meant for each file; ``None`` where there is none.
+    def matches(self, sources: Sequence[Source]) -> list[Match]:
+        """The row that is meant for each file.
 
-        A row that no file is named as exactly may differ in upper and lower case, where one row
-        alone is named so.
+        Of rows and files of one name those belong together that agree in most folders above it. Two
+        files of one name may not share a row: scanners and archives call the films of all their
+        patients alike. A row that no file is named as exactly may differ in upper and lower case,
+        where one row alone is named so.
         """
-        named = [(source.file, source.id) for source in sources]
-        keys = [next((name for name in names if name in self.rows), None) for names in named]
+        found = self._by_name(sources)
+        claims: dict[str, list[int]] = {}
+        for place, rows in enumerate(found):
+            if len(rows) == 1 and not sources[place].problem:
+                claims.setdefault(rows[0], []).append(place)
+        matches = [Match(rows[0]) if len(rows) == 1 else Match() for rows in found]
+        for place, rows in enumerate(found):
+            if len(rows) > 1:
+                matches[place] = Match(problem=SEVERAL_ROWS.format(_named(rows)))
+        for row, places in claims.items():
+            agreeing = [_agreement(row, sources[place]) for place in places]
+            best = [p for p, a in zip(places, agreeing, strict=True) if a == max(agreeing)]
+            for place in set(places) - set(best):
+                matches[place] = Match()
+            names = [_composed(sources[place].file) for place in best]
+            for place, name in zip(best, names, strict=True):
+                if names.count(name) > 1:
+                    matches[place] = Match(problem=SEVERAL_FILES.format(name))
+        return matches
+
+    def _by_name(self, sources: Sequence[Source]) -> list[list[str]]:
+        """The rows that fit each file best by its name and the folders above it."""
+        exact: dict[str, list[str]] = {}
         folded: dict[str, list[str]] = {}
         for row in self.rows:
-            folded.setdefault(row.casefold(), []).append(row)
-        exact = set(keys)
+            last = row.rpartition("/")[2]
+            exact.setdefault(last, []).append(row)
+            folded.setdefault(last.casefold(), []).append(row)
+        named = [(_composed(source.file), _composed(source.id)) for source in sources]
+        found = [
+            _closest(next(filter(None, map(exact.get, names)), []), source)
+            for names, source in zip(named, sources, strict=True)
+        ]
+        taken = {row for rows in found for row in rows}
         for place, names in enumerate(named):
-            rows = next(filter(None, (folded.get(name.casefold()) for name in names)), [])
-            if keys[place] is None and len(rows) == 1 and rows[0] not in exact:
-                keys[place] = rows[0]
-        return keys
+            if not found[place]:
+                rows = next(filter(None, (folded.get(name.casefold()) for name in names)), [])
+                if len(rows) == 1 and rows[0] not in taken:
+                    found[place] = rows
+        return found
 
     def items(self, sources: Sequence[Source], sex: str | None = None) -> list[Item]:
         """What to assess: ``sex`` holds where the table has none, as does the file's own.
@@ -72,32 +121,36 @@ class CaseTable:
         Raises:
             InputError: the table has a row for none of the files.
         """
-        keys = self.keys(sources)
-        if self.rows and sources and not any(keys):
+        matches = self.matches(sources)
+        if self.rows and sources and not any(match.row or match.problem for match in matches):
             raise InputError(
                 f"The table has a row for none of the files: its rows are {_named(list(self.rows))}"
                 f"; the files are {_named([source.file for source in sources])}."
             )
         items = []
-        for source, key in zip(sources, keys, strict=True):
-            row = self.rows.get(key or "", Row(None, None))
+        for source, match in zip(sources, matches, strict=True):
+            row = self.rows.get(match.row or "", Row(None, None, match.problem))
             if row.problem:
                 source = replace(source, problem=source.problem or row.problem)
             items.append(Item(source, row.sex or (None if row.problem else sex), row.reference))
         return items
 
-    def without_file(self, sources: Iterable[Source]) -> list[str]:
+    def without_file(self, sources: Sequence[Source]) -> list[str]:
         """Names of rows for which there is no file."""
-        used = set(self.keys(sources))
+        matches = self.matches(sources)
+        if any(match.problem for match in matches):
+            return []  # which they are cannot be told
+        used = {match.row for match in matches}
         return [name for name in self.rows if name not in used]
 
     def report(self, sources: Sequence[Source]) -> list[str]:
         """What does not fit between the table and the files, in sentences."""
         if not self.rows:
             return list(self.notes)
-        keys = self.keys(sources)
         without_row = [
-            source.file for source, key in zip(sources, keys, strict=True) if key is None
+            source.file
+            for source, match in zip(sources, self.matches(sources), strict=True)
+            if match.row is None and match.problem is None
         ]
         pairs = (
             (without_row, "file has no row", "files have no row", " in the table"),
@@ -122,7 +175,7 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
     """Read a CSV table: ``id`` or ``file``, ``sex`` or ``male``, and optionally a reference age.
 
     Reference ages are in the column ``boneage`` (months) for hands, ``age`` (years) for adults.
-    Columns may be separated by commas, semicolons or tabs, and named in upper or lower case.
+    Columns may be named in upper or lower case, names of files with their folders.
 
     Args:
         content: of the file.
@@ -135,7 +188,7 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
     """
     if len(content) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES // 2**20} MB.")
-    columns, lines = read_csv(_with_commas(content), name)
+    columns, lines = read_csv(content, name)
     places = {column.lower(): column for column in reversed(columns)}
     keys = [places[column] for column in ("file", "id") if column in places]
     sex = places.get("sex", places.get("male"))
@@ -144,14 +197,15 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
     if not keys or (sex is None and age is None):
         has = ", ".join(filter(None, columns)) or "none"
         raise InputError(
-            f"{name} has the columns {has[:200]}; it needs id or file, and sex or male; "
-            f"{age_column} ({unit}) is optional."
+            f"{name} has the columns {has[:200]}; it needs id or file, and sex or male, or "
+            f"{age_column} ({unit}), or both."
         )
     rows: dict[str, Row] = {}
     for line, cells in lines:
         where = f"{name}, row {line}"
-        id = re.split(r"[/\\]", next((cells[key] for key in keys if cells[key]), ""))[-1]
-        if not id:
+        written = next((cells[key] for key in keys if cells[key]), "")
+        id = _composed("/".join(re.split(r"[/\\]+", written)))
+        if not id.rpartition("/")[2]:
             raise InputError(f"{where}: the {' or '.join(keys)} is missing.")
         if id in rows:
             raise InputError(f"{where}: {id} comes twice.")
@@ -189,7 +243,7 @@ def _age(text: str, column: str, unit: str, oldest: float, where: str) -> float 
     if not text:
         return None
     try:
-        age = float(text.replace(",", "."))  # spreadsheets write either
+        age = number(text)
     except ValueError:
         age = math.nan
     if not 0 <= age <= oldest:
@@ -199,19 +253,21 @@ def _age(text: str, column: str, unit: str, oldest: float, where: str) -> float 
     return age
 
 
-def _with_commas(content: bytes) -> bytes:
-    """The same table with commas between its cells where those were semicolons or tabs."""
-    text = content.decode("utf-8-sig", errors="surrogateescape")
-    header = text.partition("\n")[0]
-    separator = max(",;\t", key=header.count)
-    if separator == ",":
-        return content
-    rewritten = io.StringIO()
-    try:
-        csv.writer(rewritten).writerows(csv.reader(io.StringIO(text), delimiter=separator))
-    except csv.Error:
-        return content  # refused there
-    return rewritten.getvalue().encode(errors="surrogateescape")
+def _composed(name: str) -> str:
+    """A name as it is compared: file systems differ in how they compose letters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _closest(rows: Sequence[str], source: Source) -> list[str]:
+    """Those of the rows that agree with a file in most folders."""
+    agreeing = [_agreement(row, source) for row in rows]
+    return [row for row, a in zip(rows, agreeing, strict=True) if a == max(agreeing)]
+
+
+def _agreement(row: str, source: Source) -> int:
+    """In how many folders, from the file's own upwards, a row's name and a file agree."""
+    folders = zip(row.split("/")[-2::-1], source.parts[-2::-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == _composed(pair[1]), folders))
 
 
 def _named(names: Sequence[str]) -> str:

@@ -58,6 +58,7 @@ _HEADER = [
         "RescaleType",
     )
 ]
+_START = 2**16  # bytes of a file that hold its modality
 _PIXELS = [tag_for_keyword(keyword) for keyword in dicom.PIXEL_KEYWORDS]
 _ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """Enhanced and legacy-converted enhanced CT: a whole series in one file."""
@@ -169,16 +170,27 @@ class Series:
 # --- Files ---
 
 
-def holds_slices(folder: Path) -> bool:
-    """Whether a folder's own files, not those in folders below, include DICOM of modality CT."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.is_file():
-            continue
+def holds_slices(source: Path) -> bool:
+    """Whether the files of a folder, not those in folders below, or of a zip include CT slices."""
+    for start in _starts(source):
         with suppress(Exception), images.quiet():  # damaged ones raise many undocumented types
-            header, _ = dicom.parse(_read_file(path), _HEADER)
-            if dicom.text(header, "Modality") == "CT":
+            if is_dicom(start) and dicom.modality(start) == "CT":
                 return True
     return False
+
+
+def _starts(source: Path) -> Iterator[bytes]:
+    """The first bytes of each file; of those that cannot be read, none."""
+    if source.is_dir():
+        for path in sorted(source.iterdir()):
+            if not path.name.startswith(".") and path.is_file():
+                with suppress(OSError), path.open("rb") as file:
+                    yield file.read(_START)
+        return
+    with suppress(InputError, OSError, zipfile.BadZipFile), open_zip(source, MAX_ENTRIES) as zipped:
+        for info in files_in(zipped):
+            with suppress(Exception), zipped.open(info) as member:  # encrypted, damaged, ...
+                yield member.read(_START)
 
 
 def _files(source: Path | BinaryIO) -> Iterator[Callable[[], bytes]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from boneage import rsna
 from boneage.errors import InputError
 from boneage.sex import parse_sex
-from boneage.tables import read_csv
+from boneage.tables import number, read_csv
 
 SPLITS = ("train", "validation", "test")
 AGE_COLUMNS = {"boneage": ("hand", "months", 240.0), "age": ("adult", "years", 120.0)}
@@ -120,7 +120,7 @@ def load(folder: str | Path) -> LabelledFolder:
         id = row["id"]
         where = f"labels.csv line {line} ({id})"
         try:
-            age = float(row[age_column])
+            age = number(row[age_column])
         except ValueError:
             age = math.nan
         if not 0 <= age <= oldest:

@@ -14,6 +14,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -115,7 +116,9 @@ def read(data: bytes, id: str) -> Radiograph:
     notes = []
     if _frames(dataset) > 1:
         notes.append(f"Only the first of {_frames(dataset)} frames was read.")
-    if stored.ndim == 3:
+    if stored.ndim == 2 and dataset.SamplesPerPixel == 3:
+        pixels = stored  # the luminance of compressed colour
+    elif stored.ndim == 3:
         is_luminance = dataset.PhotometricInterpretation in ("YBR_FULL", "YBR_FULL_422")
         pixels = stored[..., 0] if is_luminance else luma(stored)
     else:
@@ -198,12 +201,25 @@ _UNCOMPRESSED = (
 )
 
 
-def parse(data: bytes, tags: Sequence[int] = _ALLOWED) -> tuple[Dataset, UID]:
+def modality(start: bytes) -> str:
+    """The Modality by the first bytes of a file, some kB; empty where they do not hold it.
+
+    May raise whatever pydicom raises.
+    """
+    tag = tag_for_keyword("Modality")
+    dataset, _ = parse(start, [tag], until=tag)
+    return text(dataset, "Modality")
+
+
+def parse(
+    data: bytes, tags: Sequence[int] = _ALLOWED, until: int | None = None
+) -> tuple[Dataset, UID]:
     """Parse the allow-listed elements of a file.
 
     Args:
         data: the whole file, with or without preamble and file meta group.
         tags: of the elements to read; by default those of a projection image.
+        until: the last tag that is looked at; all are by default.
 
     Returns:
         The elements, and the transfer syntax of the file. May raise whatever pydicom raises.
@@ -231,6 +247,7 @@ def parse(data: bytes, tags: Sequence[int] = _ALLOWED) -> tuple[Dataset, UID]:
         syntax == ImplicitVRLittleEndian,
         syntax != ExplicitVRBigEndian,
         specific_tags=list(tags),
+        stop_when=None if until is None else lambda tag, vr, length: tag > until,
     )
     return dataset, syntax
 
@@ -494,14 +511,17 @@ def sex(dataset: Dataset) -> str | None:
 
 
 def age_years(dataset: Dataset) -> float | None:
-    """PatientAge, else the time from birth to the image. Zero is taken for "not known"."""
+    """The time from birth to the image, else PatientAge, which mostly is in whole years.
+
+    Zero is taken for "not known".
+    """
+    born = text(dataset, "PatientBirthDate")
+    taken = text(dataset, "AcquisitionDate") or text(dataset, "StudyDate")
+    with suppress(ValueError):
+        days = (datetime.strptime(taken, "%Y%m%d") - datetime.strptime(born, "%Y%m%d")).days
+        if 0 < days < 130 * 365.25:
+            return days / 365.25
     age = re.fullmatch(r"(\d{3})([DWMY])", text(dataset, "PatientAge"))
     if age and int(age[1]) > 0:
         return int(age[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}[age[2]]
-    born = text(dataset, "PatientBirthDate")
-    taken = text(dataset, "AcquisitionDate") or text(dataset, "StudyDate")
-    try:
-        days = (datetime.strptime(taken, "%Y%m%d") - datetime.strptime(born, "%Y%m%d")).days
-    except ValueError:
-        return None
-    return days / 365.25 if 0 < days < 130 * 365.25 else None
+    return None

@@ -35,6 +35,7 @@ NOT_CT = (
     "radiographs, not on CT: how far their age errs here was not measured."
 )
 
+_VOLUME = Lock()  # a volume takes gigabytes, so one at a time is read
 _OTHER_SEX = {
     named: f"The file says that the patient is {SEX_NAMES[named]}, and the age was assessed for a "
     f"{SEX_NAMES[given]} one, as was asked for."
@@ -300,6 +301,8 @@ class Predictor:
         """
         folder = released(task, region) if weights is None else Path(weights)
         id, commit = name_of(folder), None
+        if revision is not None and folder.is_dir():
+            raise InputError(f"The weights {id} are a folder here, which has no revisions.")
         if not folder.is_dir():
             if len(folder.parts) != 2 or folder.is_absolute():
                 raise InputError(f"There is no weights folder {folder.name}.")
@@ -334,7 +337,8 @@ class Predictor:
         if (projection := self.config.get("projection")) is None:
             raise InputError("This is a CT volume; these weights assess plain images only.")
         kind, extent = PROJECTIONS[projection]
-        radiograph = volumes.project(volumes.read(source, id=id), kind, extent)
+        with _VOLUME:
+            radiograph = volumes.project(volumes.read(source, id=id), kind, extent)
         if projection != "thorax" or self.config["provenance"].get("from_ct"):
             return radiograph
         return replace(radiograph, warnings=(*radiograph.warnings, NOT_CT))

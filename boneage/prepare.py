@@ -21,7 +21,7 @@ from boneage import images, nih, volumes
 from boneage.errors import InputError
 from boneage.rsna import LABEL_FILES, Download, Label, Member
 from boneage.sex import parse_sex
-from boneage.tables import read_csv
+from boneage.tables import number, read_csv
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
 
@@ -202,6 +202,8 @@ def prepare_ct(
                 raise InputError(
                     "Its age is not known: neither the table nor a DICOM tag tells it."
                 )
+            if age > OLDEST:
+                raise InputError(f"Its age is {age:g} years by its DICOM tag, which cannot be.")
             notes = _project(entry, out / "images" / f"{id}.png", projection)
         except (InputError, OSError) as error:
             reason = str(error) if isinstance(error, InputError) else "It cannot be read."
@@ -332,7 +334,7 @@ def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
     for line, row in rows:
         id, sex = _safe_id(_name(row["id"])), parse_sex(row["sex"])
         try:
-            age = float(row["age"]) if row["age"] else None
+            age = number(row["age"]) if row["age"] else None
             is_age = age is None or 0 <= age <= OLDEST
         except ValueError:
             is_age = False

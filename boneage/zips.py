@@ -53,7 +53,7 @@ def files_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     inside = [
         info
         for info in archive.infolist()
-        if not info.is_dir() and not any(map(is_junk, _path(info).parts))
+        if not info.is_dir() and not any(map(is_junk, path_of(info).parts))
     ]
     return sorted(inside, key=lambda info: info.filename)
 
@@ -66,7 +66,7 @@ def is_junk(name: str) -> bool:
 
 def plain_name(info: zipfile.ZipInfo) -> str:
     """The name of a member without its folders, whichever system wrote it."""
-    return _path(info).name
+    return path_of(info).name
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
@@ -92,7 +92,8 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> b
     return data
 
 
-def _path(info: zipfile.ZipInfo) -> PurePosixPath:
+def path_of(info: zipfile.ZipInfo) -> PurePosixPath:
+    """Where a member lies in its zip."""
     return PurePosixPath(info.filename.replace("\\", "/"))
 
 

@@ -47,12 +47,14 @@ of a mean error in Results. It is missing where the weights come without one; th
 apply then.</dd>
 <dt>SD</dt><dd>Beside a chronological age: the difference from the bone age, in standard deviations
 of the bone ages of Greulich and Pyle's healthy children of that age and sex. By convention, within
-2 SD is the normal range. The error of the assessment is not in it.</dd>
+2 SD is the normal range. Ages that a file gives in whole years are not filled in: they are rounded
+down by up to a year, an SD. The error of the assessment is not in it.</dd>
 <dt>Age of an adult</dt><dd>In years, without a sex, beside the mean absolute error that was
 measured for the weights.</dd>
 <dt>Refusal</dt><dd>No age is given, and a sentence says why, where a file cannot be read, shows
 something else, or is of a kind that the weights were not made for. What is not recognised as
-something else gets an age all the same: check that the image is what the tab asks for.</dd>
+something else gets an age all the same, and the weights for adults recognise nothing: check that
+the image is what the tab asks for.</dd>
 </dl>"""
 
 PRIVACY = """

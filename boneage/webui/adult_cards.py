@@ -32,8 +32,8 @@ def start(limit: str, takes_ct: bool) -> str:
     <li>the image as it was assessed{", which for CT is a projection" if takes_ct else ""};</li>
     <li>a heat map of what in it raised the age.</li>
   </ul>
-  <p>A frontal view of the chest, upright. PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.
-  {ct}</p>
+  <p>A frontal view of the chest, upright; these weights do not recognise what is none. PNG, JPEG,
+  TIFF, WebP, BMP or DICOM, up to 64 MB.{ct}</p>
 </section>"""
 
 

@@ -32,7 +32,7 @@ class Case:
     """One line of the result.
 
     Attributes:
-        file: its plain name; ``id`` is the name without ending.
+        file: its plain name, in a zip with the folders there; ``id`` is the name without ending.
         sex: as which it was assessed.
         age: assessed, ``None`` where there is none; ``reference`` likewise; in one unit.
         warnings: what may make the age less reliable.
@@ -53,7 +53,7 @@ class Case:
     def of(cls, outcome: Outcome) -> Case:
         """What is kept of an outcome: no pixels."""
         item, found = outcome.item, outcome.assessment
-        known = {"file": item.source.file, "id": item.source.id, "reference": item.reference}
+        known = {"file": item.source.shown, "id": item.source.id, "reference": item.reference}
         if found is None:
             return cls(
                 **known, sex=item.sex, age=None, warnings=(), failure=outcome.failure,
@@ -101,8 +101,8 @@ def start(most: int, limit: str, each: str) -> str:
   <p>Files or zips of them, PNG, JPEG, TIFF, WebP, BMP or DICOM: at most {most:,} files, {limit} in
   all, {each} each.</p>
   <p>The table is a CSV file with the columns <code>id</code> or <code>file</code> (the name with or
-  without ending), <code>sex</code> (F, M) or <code>male</code> (True, False), and optionally
-  <code>boneage</code>, the reference in months.</p>
+  without ending, and with its folders where names repeat), <code>sex</code> (F, M) or
+  <code>male</code> (True, False), and optionally <code>boneage</code>, the reference in months.</p>
 </section>"""
 
 

@@ -41,8 +41,14 @@ def fields() -> Fields:
 
 
 def known(years: float | None) -> float | None:
-    """The age that a file states, if it is one that a hand is compared at."""
-    return years if years is not None and years * MONTHS_A_YEAR <= growth.MAX_MONTHS else None
+    """The age that a file states, if it is one that a hand is compared at.
+
+    Whole years, as files mostly have them, are rounded down: by up to a year, which is a standard
+    deviation of the bone age.
+    """
+    if years is None or years == int(years) or years * MONTHS_A_YEAR > growth.MAX_MONTHS:
+        return None
+    return years
 
 
 def months(born: str | None, examined: str | None, years: float | None) -> float | None:

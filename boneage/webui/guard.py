@@ -240,7 +240,7 @@ def _refused(body: bytes, folder: Path) -> str | None:
             if isinstance(path, str) and path:
                 if re.match(r"\s*https?:", path, re.IGNORECASE):
                     return ADDRESS
-                if not Path(os.path.abspath(path)).is_relative_to(folder.resolve()):
+                if not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
                     return GONE
             waiting += value.values()
         elif isinstance(value, Sequence) and not isinstance(value, str):

@@ -33,8 +33,8 @@ TABLES, RECORDS, RUN, FIGURES = "tables.md", "metrics.json", "run.json", "figure
 NONE = f"""
 <section class="card empty">
   <h2>No evaluation comes with this page</h2>
-  <p>In a checkout of the project, <code>{COMMAND}</code> assesses the bundled test images within a
-  minute and writes the tables and figures that are shown here after the next start.</p>
+  <p>In a checkout of the project, <code>{COMMAND}</code> assesses the bundled test images within
+  minutes and writes the tables and figures that are shown here after the next start.</p>
 </section>"""
 
 # By the beginning of a figure's file name; the longest that fits counts.

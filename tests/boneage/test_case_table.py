@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,63 @@ def source(file: str) -> Source:
         "id,sex,boneage\n1,F,120.5\n2,M,\n",
         "\ufeffID;Sex;BoneAge\r\n1;female;120,5\r\n2;boy;\r\n",
         "FILE\tMALE\tBONEAGE\n1\tFalse\t120.5\n\n2\tTRUE\t\n",
-        'file,male,boneage\n"scans/1","0","120.5"\nC:\\scans\\2,1,\n',
+        'file,male,boneage\n"1","0","120.5"\n2,1,\n',
     ],
 )
 def test_spellings(text: str) -> None:
     assert read(text).rows == {"1": Row("F", 120.5), "2": Row("M", None)}
+
+
+def test_folders_of_either_kind_may_stand_before_the_name() -> None:
+    table = read('file,male,boneage\n"scans/1","0","120.5"\nC:\\scans\\2,1,\n')
+    items = table.items([source("1.png"), source("elsewhere/2.png")])
+    assert [(item.sex, item.reference) for item in items] == [("F", 120.5), ("M", None)]
+
+
+class TestFilesOfOneName:
+    """As archives export them: each patient's folder has an IM000001."""
+
+    FILES = ("export/anna/IM000001", "export/bert/IM000001", "export/carl/IM000002")
+
+    def zipped(self, *files: str) -> list[Source]:
+        return [Source(Path("films.zip"), Path(file).stem, zipfile.ZipInfo(file)) for file in files]
+
+    def test_share_no_row(self) -> None:
+        table = read("id,sex\nIM000001,F\nIM000002,M\n")
+        sources = self.zipped(*self.FILES)
+        items = table.items(sources, "F")
+        assert [item.sex for item in items] == [None, None, "M"]
+        for item in items[:2]:
+            assert "Several files are called IM000001" in str(item.source.problem)
+        assert items[2].source.problem is None
+        assert table.report(sources) == []
+
+    @pytest.mark.parametrize("before", ["", "export/", "D:\\export\\"])
+    def test_are_told_apart_by_their_folders(self, before: str) -> None:
+        table = read(f"id,sex\n{before}anna/IM000001,F\n{before}bert/IM000001,M\nIM000002,M\n")
+        items = table.items(self.zipped(*self.FILES))
+        assert [item.sex for item in items] == ["F", "M", "M"]
+
+    def test_one_that_the_table_leaves_out_gets_no_others_row(self) -> None:
+        table = read("id,sex\nanna/IM000001,F\n")
+        sources = self.zipped(*self.FILES)
+        assert [item.sex for item in table.items(sources)] == ["F", None, None]
+        assert table.report(sources) == ["2 files have no row in the table: IM000001, IM000002."]
+
+    def test_several_rows_for_a_file_without_folders(self) -> None:
+        table = read("id,sex\nanna/IM000001,F\nbert/IM000001,M\n")
+        (item,) = table.items([source("IM000001")])
+        assert item.sex is None
+        assert "Several rows" in str(item.source.problem)
+
+    def test_formats_of_one_film_share_its_row(self) -> None:
+        table = read("id,sex\n1,F\n")
+        assert [i.sex for i in table.items([source("1.png"), source("1.dcm")])] == ["F", "F"]
+
+
+def test_letters_may_be_composed_otherwise() -> None:
+    table = read("id,sex\nJ\u00f6rg,M\n")
+    assert [item.sex for item in table.items([source("Jo\u0308rg.png")])] == ["M"]
 
 
 def test_files_with_and_without_ending() -> None:

@@ -50,6 +50,10 @@ class TestLoad:
         data = datasets.load(write(folder, f"id,split,boneage,{column}\n4360,test,9,{value}\n"))
         assert data.cases[0].sex == sex
 
+    def test_semicolons_and_decimal_commas(self, folder: Path) -> None:
+        text = "id;split;boneage;male\n4360;test;63,5;True\n"
+        assert datasets.load(write(folder, text)).cases[0].age == 63.5
+
     def test_byte_order_mark_of_spreadsheets(self, folder: Path) -> None:
         text = "\N{ZERO WIDTH NO-BREAK SPACE}id,split,boneage,male\n4360,test,9,True\n"
         (folder / "labels.csv").write_text(text, encoding="utf-8")

@@ -399,6 +399,10 @@ class TestTransferSyntaxes:
         pixels = images.read(file(source, uid.JPEGBaseline8Bit, frame)).pixels
         expected = np.asarray(Image.fromarray(smooth).convert("L")).astype(int)
         assert np.abs(pixels - expected).max() <= 5
+        window = {"WindowCenter": 20, "WindowWidth": 10}  # of colour there is none
+        source = dataset(smooth, 8, PhotometricInterpretation=interpretation, **window)
+        shown = images.read(file(source, uid.JPEGBaseline8Bit, frame)).pixels
+        np.testing.assert_array_equal(shown, pixels)
 
     def test_a_stream_in_several_fragments(self) -> None:
         frame = LOSSLESS["JPEG-LS"][1](GREY12, 12)
@@ -506,6 +510,11 @@ class TestPatient:
                 5,
             ),
             ({"PatientAge": "000Y", "PatientBirthDate": "20100101", "StudyDate": "20200101"}, 10),
+            (
+                {"PatientAge": "009Y", "PatientBirthDate": "20100101", "StudyDate": "20191130"},
+                9.911,
+            ),
+            ({"PatientAge": "009Y", "PatientBirthDate": "20100101"}, 9),
             ({"PatientAge": "000Y"}, None),
             ({"PatientAge": "11Y"}, None),
             ({"PatientAge": "abc"}, None),

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from boneage import assess_files, hub
 from boneage.__main__ import main
@@ -664,6 +665,19 @@ class TestInputs:
         command = ["assess", str(folder), "--sex", "F", "--weights", str(untrained)]
         assert main([*command, "--batch-size", "0"]) == 2
         assert "at least 1" in capsys.readouterr().err
+
+    def test_a_zip_of_radiographs_as_dicom_is_none(
+        self, repo_root: Path, tmp_path: Path, untrained_adult: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        film = dcmread(sorted((repo_root / "tests" / "data" / "ct-series").glob("*.dcm"))[0])
+        film.Modality = "DX"
+        with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+            for name in ("1.dcm", "2.dcm"):
+                film.save_as(tmp_path / name)
+                archive.write(tmp_path / name, name)
+        command = ["assess", str(tmp_path / "films.zip"), "--task", "adult"]
+        assert main([*command, "--weights", str(untrained_adult)]) == 0
+        assert [row["id"] for row in rows(capsys.readouterr().out)] == ["1", "2"]
 
     def test_zipped_ct_series_stays_one_volume(
         self, repo_root: Path, tmp_path: Path, untrained_adult: Path, capsys: pytest.CaptureFixture

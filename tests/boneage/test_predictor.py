@@ -237,6 +237,11 @@ class TestLoad:
         with pytest.raises(InputError, match="no device 'abacus'"):
             Predictor.load(untrained, device="abacus")
 
+    def test_a_folder_has_no_revisions(self, untrained: Path) -> None:
+        for weights in (untrained, None):
+            with pytest.raises(InputError, match="a folder here, which has no revisions"):
+                Predictor.load(weights, revision="main")
+
     def test_id_and_revision(self, untrained: Path, tmp_path: Path) -> None:
         copy = shutil.copytree(untrained, tmp_path / "mine")
         predictor = Predictor.load(copy)

@@ -370,6 +370,18 @@ def scans(tmp_path: Path, repo_root: Path) -> Path:
 
 
 class TestPrepareCt:
+    def test_an_age_that_cannot_be_is_left_out(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        for path in (scans / "case 2").iterdir():
+            slice = dcmread(path)
+            slice.PatientAge = "199Y"
+            slice.save_as(path)
+        (scans / "labels.csv").write_text("id;age;sex\ncase 1;45,5;M\n")
+        assert self.command(scans, tmp_path / "out") == 0
+        assert "case 2: left out. Its age is 199 years" in capsys.readouterr().out
+        assert [case.age for case in datasets.load(tmp_path / "out").cases] == [45.5, 63]
+
     def command(self, scans: Path, out: Path, *more: str) -> int:
         labels = str(scans / "labels.csv")
         return main(["prepare", "ct", str(scans), "--out", str(out), "--labels", labels, *more])

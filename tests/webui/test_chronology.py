@@ -16,6 +16,13 @@ def test_months_by_dates_or_by_years() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "taken"), [(None, None), (10.33, 10.33), (12.0, None), (25.5, None)]
+)
+def test_whole_years_of_a_file_are_too_coarse(stated: float | None, taken: float | None) -> None:
+    assert chronology.known(stated) == taken
+
+
+@pytest.mark.parametrize(
     ("fields", "reason"),
     [
         (("2010-01-01", None, None), "examination is missing"),

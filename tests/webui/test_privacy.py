@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import tempfile
@@ -406,6 +407,15 @@ class TestRequests:
     def test_own_uploads_pass(self, client: TestClient) -> None:
         body = {"data": [{"path": os.path.join(guard.own_folder(), "hash", "hand.png")}]}
         assert "size" in client.post("/call", json=body).json()
+
+    def test_a_folder_behind_a_link_is_its_own(self, tmp_path: Path) -> None:
+        """As the temporary folder of macOS is."""
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        (tmp_path / "real" / "out").symlink_to(tmp_path)
+        for path, refused in (("link/film.png", None), ("link/out/film.png", guard.GONE)):
+            body = json.dumps({"data": [{"path": str(tmp_path / path)}]}).encode()
+            assert guard._refused(body, tmp_path / "link") == refused
 
     def test_other_unavailability_is_kept(self, client: TestClient) -> None:
         answer = client.get("/stopped")
