@@ -80,14 +80,14 @@ def bundled_cases() -> tuple[Case, ...]:
 
 
 def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) -> tuple[Any, ...]:
-    """A new radiograph: whatever stood on the tab before is gone.
+    """A new radiograph: whatever stood on the tab before is gone, the other film's sex with it.
 
     Returns:
         Updates of the radiograph's card, the remove button, the sex and the result. A sex that the
-        visitor chose is not named: it may have been chosen since the file was sent, and naming the
-        old one would take that choice back.
+        visitor chose before any film is not named: it may have been chosen since the file was sent,
+        and naming the old one would take that choice back.
     """
-    filled = visit.sex_filled
+    filled = visit.sex_filled or visit.path is not None
     if filled:
         sex = None
     visit.empty()

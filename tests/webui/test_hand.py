@@ -126,13 +126,14 @@ def test_sex_chosen_while_the_next_film_is_being_read_stays(
     assert "value" not in sex
 
 
-def test_sex_chosen_over_a_filled_one_stays(film: str) -> None:
+@pytest.mark.parametrize("example", [Case("4360", Path("4360.webp"), "test", 168.93, "M"), None])
+def test_sex_chosen_for_a_film_is_not_the_next_patients(film: str, example: Case | None) -> None:
     visit = hand.Visit()
-    hand.take(visit, film, None, Case("4360", Path(film), "test", 168.93, "M"))
+    hand.take(visit, film, None, example)
     hand.choose(visit)
     _, _, sex, result = hand.take(visit, film, "F")
-    assert "value" not in sex
-    assert result == cards.BUSY
+    assert sex["value"] is None
+    assert result == hand_cards.SEX_MISSING
 
 
 def test_refused_file_leaves_nothing(film: str, letter: str) -> None:
@@ -141,7 +142,7 @@ def test_refused_file_leaves_nothing(film: str, letter: str) -> None:
     card, remove, sex, result = hand.take(visit, letter, "F")
     assert card == ""
     assert not remove["visible"]
-    assert "value" not in sex
+    assert sex["value"] is None
     assert "text file" in result
     assert letter not in result
     assert visit.path is None
