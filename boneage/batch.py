@@ -56,14 +56,16 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The plain name; of a file in a zip, with the folders inside, which tell films of one name
+        """The plain name; of a file in a zip, with its folders there, which tell films of one name
         apart."""
-        return self.file if self.member is None else "/".join(self.parts)
+        return self.file if self.member is None else zips.path_of(self.member).as_posix()
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The folders that it lies in, and the plain name; of a file in a zip, those inside."""
-        return (self.path if self.member is None else zips.path_of(self.member)).parts
+    def folders(self) -> tuple[str, ...]:
+        """The folders above it; of a file in a zip, those inside, below the zip and its folders."""
+        if self.member is None:
+            return self.path.parts[:-1]
+        return (*self.path.parts, *zips.path_of(self.member).parts[:-1])
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 
 from boneage.batch import Item, Source
 from boneage.datasets import AGE_COLUMNS
@@ -19,8 +19,8 @@ MAX_BYTES = 32 * 2**20
 """The largest table that is read."""
 NAMED = 5  # cases that a note names, of any number
 SEVERAL_FILES = (
-    "Several files are called {}, and the table does not tell them apart: write their folders "
-    "before the names, as in folder/name."
+    "Several files are called {}, and the table does not tell them apart: write their folders, or "
+    "the names of their zips, before the names, as in folder/name."
 )
 SEVERAL_ROWS = "Several rows of the table may be meant for it: {}."
 NO_SEX = ("", "u", "unknown", "o", "other", "n/a", "na", "nan", "none", "?", "-")
@@ -48,10 +48,12 @@ class Match:
     Attributes:
         row: its name in the table; ``None`` where there is none.
         problem: why that cannot be told.
+        possible: the rows that may be meant then.
     """
 
     row: str | None = None
     problem: str | None = None
+    possible: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,51 +71,48 @@ class CaseTable:
     def matches(self, sources: Sequence[Source]) -> list[Match]:
         """The row that is meant for each file.
 
-        Of rows and files of one name those belong together that agree in most folders above it. Two
-        files of one name may not share a row: scanners and archives call the films of all their
-        patients alike. A row that no file is named as exactly may differ in upper and lower case,
-        where one row alone is named so.
+        Of rows and files of one name those belong together that agree in most folders above it, or
+        in none where the table names folders of another place. Two files of one name may not share
+        a row: scanners and archives call the films of all their patients alike. A row that no file
+        is named as exactly may differ in upper and lower case.
         """
-        found = self._by_name(sources)
+        hits = self._hits(sources)
         claims: dict[str, list[int]] = {}
-        for place, rows in enumerate(found):
-            if len(rows) == 1 and not sources[place].problem:
-                claims.setdefault(rows[0], []).append(place)
-        matches = [Match(rows[0]) if len(rows) == 1 else Match() for rows in found]
-        for place, rows in enumerate(found):
-            if len(rows) > 1:
-                matches[place] = Match(problem=SEVERAL_ROWS.format(_named(rows)))
+        for place, hit in enumerate(hits):
+            if len(hit.rows) == 1 and not sources[place].problem:
+                claims.setdefault(hit.rows[0], []).append(place)
+        matches = [Match(hit.rows[0]) if len(hit.rows) == 1 else Match() for hit in hits]
+        for place, hit in enumerate(hits):
+            if len(hit.rows) > 1:
+                problem = SEVERAL_ROWS.format(_named(hit.rows))
+                matches[place] = Match(None, problem, hit.rows)
         for row, places in claims.items():
-            agreeing = [_agreement(row, sources[place]) for place in places]
-            best = [p for p, a in zip(places, agreeing, strict=True) if a == max(agreeing)]
-            for place in set(places) - set(best):
-                matches[place] = Match()
-            names = [_composed(sources[place].file) for place in best]
-            for place, name in zip(best, names, strict=True):
-                if names.count(name) > 1:
-                    matches[place] = Match(problem=SEVERAL_FILES.format(name))
+            most = max(hits[place].folders for place in places)
+            closest = [place for place in places if hits[place].folders == most]
+            for place in places:
+                if hits[place].folders < most:
+                    matches[place] = Match()
+            names = Counter(_composed(sources[place].file) for place in closest)
+            for place in closest:
+                if names[name := _composed(sources[place].file)] > 1:
+                    matches[place] = Match(None, SEVERAL_FILES.format(name), (row,))
         return matches
 
-    def _by_name(self, sources: Sequence[Source]) -> list[list[str]]:
+    def _hits(self, sources: Sequence[Source]) -> list[_Hit]:
         """The rows that fit each file best by its name and the folders above it."""
-        exact: dict[str, list[str]] = {}
-        folded: dict[str, list[str]] = {}
-        for row in self.rows:
-            last = row.rpartition("/")[2]
-            exact.setdefault(last, []).append(row)
-            folded.setdefault(last.casefold(), []).append(row)
-        named = [(_composed(source.file), _composed(source.id)) for source in sources]
-        found = [
-            _closest(next(filter(None, map(exact.get, names)), []), source)
-            for names, source in zip(named, sources, strict=True)
-        ]
-        taken = {row for rows in found for row in rows}
-        for place, names in enumerate(named):
-            if not found[place]:
-                rows = next(filter(None, (folded.get(name.casefold()) for name in names)), [])
-                if len(rows) == 1 and rows[0] not in taken:
-                    found[place] = rows
-        return found
+        exact, folded = _index(self.rows, str), _index(self.rows, str.casefold)
+        hits = [_hit(exact, source, str) for source in sources]
+        are_own = any(hit.folders for hit in hits)  # the table's folders, and of no other place
+        for place, source in enumerate(sources):
+            if are_own and hits[place].contradicts(source):
+                hits[place] = _Hit()
+        taken = {row for hit in hits for row in hit.rows}
+        for place, source in enumerate(sources):
+            if not hits[place].rows:
+                other = _hit(folded, source, str.casefold)
+                if taken.isdisjoint(other.rows) and not (are_own and other.contradicts(source)):
+                    hits[place] = other
+        return hits
 
     def items(self, sources: Sequence[Source], sex: str | None = None) -> list[Item]:
         """What to assess: ``sex`` holds where the table has none, as does the file's own.
@@ -125,7 +124,7 @@ class CaseTable:
         if self.rows and sources and not any(match.row or match.problem for match in matches):
             raise InputError(
                 f"The table has a row for none of the files: its rows are {_named(list(self.rows))}"
-                f"; the files are {_named([source.file for source in sources])}."
+                f"; the files are {_named([source.shown for source in sources])}."
             )
         items = []
         for source, match in zip(sources, matches, strict=True):
@@ -137,10 +136,7 @@ class CaseTable:
 
     def without_file(self, sources: Sequence[Source]) -> list[str]:
         """Names of rows for which there is no file."""
-        matches = self.matches(sources)
-        if any(match.problem for match in matches):
-            return []  # which they are cannot be told
-        used = {match.row for match in matches}
+        used = {row for match in self.matches(sources) for row in (match.row, *match.possible)}
         return [name for name in self.rows if name not in used]
 
     def report(self, sources: Sequence[Source]) -> list[str]:
@@ -148,7 +144,7 @@ class CaseTable:
         if not self.rows:
             return list(self.notes)
         without_row = [
-            source.file
+            source.shown
             for source, match in zip(sources, self.matches(sources), strict=True)
             if match.row is None and match.problem is None
         ]
@@ -258,16 +254,48 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _closest(rows: Sequence[str], source: Source) -> list[str]:
-    """Those of the rows that agree with a file in most folders."""
-    agreeing = [_agreement(row, source) for row in rows]
-    return [row for row, a in zip(rows, agreeing, strict=True) if a == max(agreeing)]
+@dataclass(frozen=True)
+class _Hit:
+    """Rows that fit a file, and in how many folders they agree with it."""
+
+    rows: tuple[str, ...] = ()
+    folders: int = 0
+
+    def contradicts(self, source: Source) -> bool:
+        """Whether both have folders, and agree in none."""
+        return not self.folders and bool(source.folders) and any("/" in row for row in self.rows)
 
 
-def _agreement(row: str, source: Source) -> int:
-    """In how many folders, from the file's own upwards, a row's name and a file agree."""
-    folders = zip(row.split("/")[-2::-1], source.parts[-2::-1], strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == _composed(pair[1]), folders))
+def _index(
+    rows: Iterable[str], spelt: Callable[[str], str]
+) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Rows by their names, alone and with one or more of the folders above; ``spelt`` alike."""
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for row in rows:
+        *folders, name = row.split("/")
+        above = tuple(map(_folder, folders))
+        for start in range(len(above) + 1):
+            key = (*above[start:], spelt(name))
+            found[key] = (*found.get(key, ()), row)
+    return found
+
+
+def _hit(
+    index: Mapping[tuple[str, ...], tuple[str, ...]], source: Source, spelt: Callable[[str], str]
+) -> _Hit:
+    """The rows of an index that agree with a file's name in most folders."""
+    names = [spelt(_composed(name)) for name in (source.file, source.id)]
+    above = tuple(map(_folder, source.folders))
+    for start in range(len(above) + 1):
+        for name in names:
+            if rows := index.get((*above[start:], name)):
+                return _Hit(rows, len(above) - start)
+    return _Hit()
+
+
+def _folder(name: str) -> str:
+    """A folder's name, or a zip's, as it is compared."""
+    return _composed(name).casefold().removesuffix(".zip")
 
 
 def _named(names: Sequence[str]) -> str:

@@ -68,7 +68,41 @@ class TestFilesOfOneName:
         table = read("id,sex\nanna/IM000001,F\n")
         sources = self.zipped(*self.FILES)
         assert [item.sex for item in table.items(sources)] == ["F", None, None]
-        assert table.report(sources) == ["2 files have no row in the table: IM000001, IM000002."]
+        assert table.report(sources) == [
+            "2 files have no row in the table: export/bert/IM000001, export/carl/IM000002."
+        ]
+
+    @pytest.mark.parametrize(
+        ("rows", "files"),
+        [
+            (("anna/im1", "bert/im1"), ("anna/IM1", "bert/IM1")),
+            (("Anna/IM1", "Bert/IM1"), ("anna/IM1", "bert/IM1")),
+            (("anna/IM1", "bert/IM1.dcm"), ("anna/IM1.dcm", "bert/IM1.dcm")),
+            (("anna.zip/IM1", "bert/IM1"), ("anna/IM1", "bert/IM1")),
+        ],
+    )
+    def test_case_and_ending_count_less_than_folders(
+        self, rows: tuple[str, str], files: tuple[str, str]
+    ) -> None:
+        table = read(f"id,sex\n{rows[0]},F\n{rows[1]},M\n")
+        assert [item.sex for item in table.items(self.zipped(*files))] == ["F", "M"]
+
+    def test_zips_tell_their_films_apart(self) -> None:
+        sources = [Source(Path(f"in/{name}.zip"), "1", zipfile.ZipInfo("1.png")) for name in "ab"]
+        items = read("id,sex\na/1,F\nb/1.png,M\n").items(sources)
+        assert [item.sex for item in items] == ["F", "M"]
+
+    def test_a_row_for_another_folder_is_not_taken(self) -> None:
+        table = read("id,sex\nanna/IM1,F\ncarl/IM1,M\n")
+        sources = self.zipped("bert/IM1", "carl/IM1")
+        assert [item.sex for item in table.items(sources)] == [None, "M"]
+        assert table.without_file(sources) == ["anna/IM1"]
+
+    def test_thousands_are_told_apart(self) -> None:
+        names = [f"patient-{number}/IM1" for number in range(3000)]
+        table = read("id,sex\n" + "".join(f"{name},F\n" for name in names))
+        assert {item.sex for item in table.items(self.zipped(*names))} == {"F"}
+        assert {item.sex for item in read("id,sex\nIM1,F\n").items(self.zipped(*names))} == {None}
 
     def test_several_rows_for_a_file_without_folders(self) -> None:
         table = read("id,sex\nanna/IM000001,F\nbert/IM000001,M\n")
@@ -106,8 +140,12 @@ def test_files_with_and_without_ending() -> None:
 def test_upper_and_lower_case_may_differ_where_one_row_is_meant() -> None:
     table = read("id,sex\nSCAN1.PNG,F\nscan2,M\nScan2,F\nscan3,M\nD,F\n")
     sources = [source(f"{name}.png") for name in ("scan1", "SCAN2", "scan3", "Scan3", "d")]
-    assert [item.sex for item in table.items(sources)] == ["F", None, "M", None, "F"]
-    assert table.without_file(sources) == ["scan2", "Scan2"]
+    items = table.items(sources)
+    assert [item.sex for item in items] == ["F", None, "M", None, "F"]
+    assert "Several rows of the table may be meant for it: scan2, Scan2" in str(
+        items[1].source.problem
+    )
+    assert table.without_file(sources) == []
 
 
 def test_a_table_for_other_files_is_refused() -> None:
