@@ -67,8 +67,9 @@ def _add_assess(commands: Commands) -> None:
         "--sexes",
         type=Path,
         metavar="CSV",
-        help="table of the sexes, which go before --sex: columns id or file, sex or male, and "
-        "optionally the reference age, boneage (months) for hands or age (years) for adults",
+        help="table of the sexes, which go before --sex: columns id or file (with folders where "
+        "names repeat), sex or male, and optionally the reference age, boneage (months) for hands "
+        "or age (years) for adults",
     )
     p.add_argument(
         "--task", choices=("hand", "adult"), default="hand", help="what is assessed (default: hand)"

@@ -43,7 +43,7 @@ def assess_items(
 
 
 def _tell(item: Item, reason: str) -> None:
-    print(f"boneage: {item.source.file}: {reason}", file=sys.stderr)
+    print(f"boneage: {item.source.shown}: {reason}", file=sys.stderr)
 
 
 def _tell_earlier(ledger: Ledger, items: Sequence[Item], pending: int) -> int:

@@ -199,7 +199,7 @@ def compressed(images: Tensor, qualities: Tensor) -> Tensor:
     from torch.nn import functional as F
 
     height, width = images.shape[-2:]
-    padded = F.pad(images * 255 - 128, (0, -width % 8, 0, -height % 8), mode="replicate")
+    padded = F.pad((images * 255).round() - 128, (0, -width % 8, 0, -height % 8), mode="replicate")
     blocks = padded.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
     place = torch.arange(8, device=images.device)
     cosines = torch.cos(place[:, None] * (2 * place + 1) * torch.pi / 16) / 2

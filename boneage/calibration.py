@@ -258,6 +258,11 @@ def _threshold(refusal: Refusal, features: Features) -> float:
     """The distance from which an image is no hand, from those of upright validation images."""
     _, poses = refusal.poses(features)
     distances = refusal.distances(features, poses)[poses == 0]
+    if len(distances) < FEWEST:
+        raise InputError(
+            f"{len(distances)} of the {len(poses)} validation images seem to be upright hands; "
+            f"what is to be refused is found from {FEWEST} of them at least."
+        )
     return round(MARGIN * conformal_quantile(distances, KEPT), 3)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from pydicom import Dataset
@@ -185,12 +185,18 @@ def _starts(source: Path) -> Iterator[bytes]:
         for path in sorted(source.iterdir()):
             if not path.name.startswith(".") and path.is_file():
                 with suppress(OSError), path.open("rb") as file:
-                    yield file.read(_START)
+                    yield _start_of(file)
         return
-    with suppress(InputError, OSError, zipfile.BadZipFile), open_zip(source, MAX_ENTRIES) as zipped:
+    # An InputError is a ValueError, and so is a name that cannot be decoded.
+    with suppress(ValueError, OSError, zipfile.BadZipFile), open_zip(source, MAX_ENTRIES) as zipped:
         for info in files_in(zipped):
             with suppress(Exception), zipped.open(info) as member:  # encrypted, damaged, ...
-                yield member.read(_START)
+                yield _start_of(member)
+
+
+def _start_of(file: IO[bytes]) -> bytes:
+    start = file.read(132)
+    return start + file.read(_START) if is_dicom(start) else start
 
 
 def _files(source: Path | BinaryIO) -> Iterator[Callable[[], bytes]]:

@@ -14,7 +14,6 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -217,7 +216,8 @@ def parse(
     """Parse the allow-listed elements of a file.
 
     Args:
-        data: the whole file, with or without preamble and file meta group.
+        data: the whole file, or as much as holds the elements, with or without preamble and file
+            meta group.
         tags: of the elements to read; by default those of a projection image.
         until: the last tag that is looked at; all are by default.
 
@@ -511,17 +511,28 @@ def sex(dataset: Dataset) -> str | None:
 
 
 def age_years(dataset: Dataset) -> float | None:
-    """The time from birth to the image, else PatientAge, which mostly is in whole years.
+    """PatientAge, or the time from birth to the image where that is the same but more exact.
 
-    Zero is taken for "not known".
+    PatientAge mostly is in whole years; dates may have been changed to hide who the patient is, so
+    that they count alone only where there is no PatientAge. Zero is taken for "not known".
     """
-    born = text(dataset, "PatientBirthDate")
-    taken = text(dataset, "AcquisitionDate") or text(dataset, "StudyDate")
-    with suppress(ValueError):
-        days = (datetime.strptime(taken, "%Y%m%d") - datetime.strptime(born, "%Y%m%d")).days
-        if 0 < days < 130 * 365.25:
-            return days / 365.25
+    between = _years_between(
+        text(dataset, "PatientBirthDate"),
+        text(dataset, "AcquisitionDate") or text(dataset, "StudyDate"),
+    )
     age = re.fullmatch(r"(\d{3})([DWMY])", text(dataset, "PatientAge"))
-    if age and int(age[1]) > 0:
-        return int(age[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}[age[2]]
-    return None
+    if not age or int(age[1]) == 0:
+        return between
+    unit = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}[age[2]]
+    years = int(age[1]) * unit
+    # Rounded down, or else to the nearest; months and years differ in their days.
+    agree = between is not None and years - unit < between < years + unit + 2 / 365.25
+    return between if agree else years
+
+
+def _years_between(born: str, taken: str) -> float | None:
+    try:
+        days = (datetime.strptime(taken, "%Y%m%d") - datetime.strptime(born, "%Y%m%d")).days
+    except ValueError:
+        return None
+    return days / 365.25 if 0 < days < 130 * 365.25 else None

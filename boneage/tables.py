@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 from boneage.errors import InputError
 
@@ -11,9 +12,9 @@ from boneage.errors import InputError
 def read_csv(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The header and the rows of a CSV file with their line numbers; blank rows are left out.
 
-    Cells are separated by commas, semicolons or tabs, whichever the header has most of. Cells and
-    column names are stripped; a short row is filled with empty cells. UTF-8 with or without a byte
-    order mark.
+    Cells are separated by commas, semicolons or tabs, whichever the header has most of beside what
+    is quoted there. Cells and column names are stripped; a short row is filled with empty cells.
+    UTF-8 with or without a byte order mark.
 
     Args:
         content: of the file.
@@ -26,7 +27,8 @@ def read_csv(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{name} is not UTF-8 text. Save it as CSV in UTF-8.") from None
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])  # what is quoted separates nothing
+    separator = max(",;\t", key=header.count)
     lines = csv.reader(io.StringIO(text), delimiter=separator)
     try:
         table = [[cell.strip() for cell in row] for row in lines]

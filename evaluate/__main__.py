@@ -130,7 +130,7 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
         files = "tables.md, metrics.json, figures/"
         if not args.from_cases:
             files += ", cases.csv and the other files that they are made from, run.json"
-        print(f"{report.text()}\n\nWritten to {args.out}: {files}")
+        print(f"{report.text()}\n\nWritten to {out}: {files}")
     return 0
 
 

@@ -46,7 +46,9 @@ COLUMNS = (
     "95th percentile of the change",
     "largest change",
 )
-NOT_MEASURED = "not measured with these weights; `python -m evaluate.robustness --weights DIR` does"
+NOT_MEASURED = (
+    "not measured with these weights; `python -m evaluate.robustness` does it of the released ones"
+)
 BATCH = 16  # images assessed together
 
 

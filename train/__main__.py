@@ -147,9 +147,9 @@ def run(args: argparse.Namespace) -> int:
     if len(sexes) == 1:
         folder = folder.of_sex(*sexes)
     training, validation = folder.split("train"), folder.split("validation")
-    refuse_unknown_sexes(sexes, training, validation)
     if args.limit:
         training = thinned(training, args.limit)
+    refuse_unknown_sexes(sexes, training, validation)
     if len({case.age for case in training.cases}) < 2:
         raise InputError("The training images must have at least two different ages.")
 

@@ -260,7 +260,7 @@ class Trainer:
         """What must be the same for a run to be continued."""
         return {
             "recipe": asdict(self.recipe),
-            "size of the images": asdict(self.preprocess),
+            "size of the images": self.preprocess.resolution,
             "architecture": self.config["architecture"],
             "sexes": self.config["sexes"],
             "seed": self.batches.seed,

@@ -41,7 +41,7 @@ class Visit(tab.Visit):
     """What one visitor has on the tab; the reference is a bone age in months.
 
     Attributes:
-        sex_filled: the sex came from the file or the example, so it goes with it.
+        sex_filled: the sex came from the file or the example.
         framing: what of the radiograph is assessed, and which way up.
         years: chronological age as the file states it.
     """
@@ -129,7 +129,7 @@ def remove(visit: Visit) -> tuple[Any, ...]:
 
 def refuse_large(visit: Visit) -> tuple[Any, ...]:
     """The browser did not send a file because of its size; returns what :func:`take` does."""
-    filled = visit.sex_filled
+    filled = visit.sex_filled or visit.path is not None
     visit.empty()
     return nothing(tab.too_large(MAX_BYTES), clear=filled)
 

@@ -515,6 +515,15 @@ class TestPatient:
                 9.911,
             ),
             ({"PatientAge": "009Y", "PatientBirthDate": "20100101"}, 9),
+            ({"PatientAge": "009Y", "PatientBirthDate": "19000101", "StudyDate": "20191130"}, 9),
+            (
+                {"PatientAge": "110M", "PatientBirthDate": "20100101", "StudyDate": "20200601"},
+                110 / 12,
+            ),
+            (
+                {"PatientAge": "110M", "PatientBirthDate": "20100101", "StudyDate": "20190315"},
+                9.202,
+            ),
             ({"PatientAge": "000Y"}, None),
             ({"PatientAge": "11Y"}, None),
             ({"PatientAge": "abc"}, None),

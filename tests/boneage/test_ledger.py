@@ -679,6 +679,17 @@ class TestInputs:
         assert main([*command, "--weights", str(untrained_adult)]) == 0
         assert [row["id"] for row in rows(capsys.readouterr().out)] == ["1", "2"]
 
+    def test_a_damaged_zip_among_volumes_is_told(
+        self, tmp_path: Path, untrained_adult: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+            archive.writestr("\u00e9.dcm", b"")
+        content = (tmp_path / "films.zip").read_bytes().replace(b"\xc3\xa9", b"\xff\xff")
+        (tmp_path / "films.zip").write_bytes(content)  # a name that is not UTF-8, as it says
+        command = ["assess", str(tmp_path / "films.zip"), "--task", "adult"]
+        assert main([*command, "--weights", str(untrained_adult)]) == 1
+        assert "films.zip: This is not a readable zip file." in capsys.readouterr().err
+
     def test_zipped_ct_series_stays_one_volume(
         self, repo_root: Path, tmp_path: Path, untrained_adult: Path, capsys: pytest.CaptureFixture
     ) -> None:

@@ -59,7 +59,7 @@ def test_two_processes_write_the_bytes_of_one(
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Written to") == 1
+    assert done.stdout.count(f"Written to {two}") == 1
     with (one / "cases.csv").open(newline="") as file:
         assert len({row["assessed"] for row in csv.DictReader(file)}) > 50
     for name in ("cases.csv", "assessments.csv", "boxes.csv", "metrics.json", "tables.md"):

@@ -391,6 +391,8 @@ class TestStart:
         (data / "labels.csv").write_text(labels)
         assert run(write_recipe(), data, tmp_path / "run") == 2
         assert "No training image is of sex F" in capsys.readouterr().err
+        assert run(write_recipe(), small_folder, tmp_path / "run", "--limit", "1") == 2
+        assert "No training image is of sex" in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
 
     def test_divergence_is_an_error(

@@ -136,6 +136,13 @@ def test_sex_chosen_for_a_film_is_not_the_next_patients(film: str, example: Case
     assert result == hand_cards.SEX_MISSING
 
 
+def test_nor_after_a_film_that_is_too_large(film: str) -> None:
+    visit = hand.Visit()
+    hand.take(visit, film, "F")
+    _, _, sex, _ = hand.refuse_large(visit)
+    assert sex["value"] is None
+
+
 def test_refused_file_leaves_nothing(film: str, letter: str) -> None:
     visit = hand.Visit()
     hand.take(visit, film, "F")
