@@ -424,7 +424,8 @@ class TestStart:
         write_recipe: WriteRecipe,
         capsys: pytest.CaptureFixture,
     ) -> None:
-        assert run(write_recipe(), small_folder, tmp_path / "run", "--limit", "1") == 2
+        options = ("--sex", "F", "--limit", "1")
+        assert run(write_recipe(), small_folder, tmp_path / "run", *options) == 2
         assert "two different ages" in capsys.readouterr().err
 
     def test_pretrained_takes_torchvisions_weights(
