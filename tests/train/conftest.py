@@ -13,7 +13,7 @@ architecture = "{architecture}"
 fills = {fills}
 
 [arguments]
-backbone = "resnet18"
+backbone = "mobilenet_v2"
 dropout = 0.2
 {arguments}
 

@@ -21,7 +21,7 @@ def test_trained_weights_assess_as_validated(
 ) -> None:
     recipe, out = write_recipe(architecture), tmp_path / "run"
     if architecture == "bonet":
-        recipe.write_text(recipe.read_text().replace('backbone = "resnet18"\n', ""))
+        recipe.write_text(recipe.read_text().replace('backbone = "mobilenet_v2"\n', ""))
     options = ("--epochs", "1", "--precision", "no")  # three steps
     assert main([str(recipe), "--data", str(small_folder), "--out", str(out), *options]) == 0
     predictor = Predictor.load(out / "weights")

@@ -136,7 +136,7 @@ class TestResume:
         self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
     ) -> None:
         recipe, init = write_recipe(), tmp_path / "first.safetensors"
-        save_file(torchvision.models.resnet18(weights=None).state_dict(), init)
+        save_file(torchvision.models.mobilenet_v2(weights=None).state_dict(), init)
         assert run(recipe, small_folder, tmp_path / "run", "--init", str(init)) == 0
         state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
         state["step"] = 3  # as if the second epoch had still to come
@@ -152,7 +152,7 @@ class TestResume:
     ) -> None:
         """As on a machine without network, where ImageNet's cannot be downloaded."""
         recipe, init = write_recipe(), tmp_path / "first.safetensors"
-        save_file(torchvision.models.resnet18(weights=None).state_dict(), init)
+        save_file(torchvision.models.mobilenet_v2(weights=None).state_dict(), init)
         options = ("--init", str(init), "--epochs", "1")
         assert run(recipe, small_folder, tmp_path / "run", *options) == 0
         init.unlink()
@@ -264,7 +264,7 @@ class TestRun:
         self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
     ) -> None:
         """With normalisation frozen the parts of a batch know nothing of each other."""
-        network = torchvision.models.resnet18(weights=None)
+        network = torchvision.models.mobilenet_v2(weights=None)
         save_file(network.state_dict(), tmp_path / "start.safetensors")
         losses = []
         for parts in (1, 2):
@@ -435,7 +435,7 @@ class TestStart:
         write_recipe: WriteRecipe,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        imagenet = torchvision.models.resnet18(weights=None).state_dict()
+        imagenet = torchvision.models.mobilenet_v2(weights=None).state_dict()
         urls = []
 
         def download(url: str, *_: object, **__: object) -> dict[str, torch.Tensor]:
@@ -445,9 +445,11 @@ class TestStart:
         monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
         monkeypatch.setattr(loop.Trainer, "train", lambda self: self.save_checkpoint())
         assert run(write_recipe(), small_folder, tmp_path / "run", "--pretrained") == 0
-        assert "resnet18" in urls[0]
+        assert "mobilenet_v2" in urls[0]
         state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
-        assert torch.equal(state["model"]["backbone.conv1.weight"], imagenet["conv1.weight"])
+        assert torch.equal(
+            state["model"]["backbone.features.0.0.weight"], imagenet["features.0.0.weight"]
+        )
 
     def test_pretrained_without_network(
         self,
@@ -469,7 +471,9 @@ class TestStart:
     ) -> None:
         first = tmp_path / "first.safetensors"
         save_file(
-            torchvision.models.resnet18(weights=None).state_dict(), first, {"source": "somewhere"}
+            torchvision.models.mobilenet_v2(weights=None).state_dict(),
+            first,
+            {"source": "somewhere"},
         )
         data, epochs = small_folder, ("--epochs", "1")
         assert run(write_recipe(), data, tmp_path / "a", "--init", str(first), *epochs) == 0

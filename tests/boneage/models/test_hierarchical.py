@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,10 +17,14 @@ from boneage.models.hierarchical import (
 from boneage.models.registry import BACKBONES
 
 
-def small(backbone: str = "vgg11_bn", **arguments: object) -> HierarchicalVGG:
+@cache  # torchvision takes seconds to fill a VGG's fully connected layers, which are not kept
+def built(backbone: str, **settings: object) -> HierarchicalVGG:
     torch.manual_seed(0)
-    settings = {"size": 64, "units": 16, "hidden": 8} | arguments
     return HierarchicalVGG(backbone, **settings)
+
+
+def small(backbone: str = "vgg11_bn", **arguments: object) -> HierarchicalVGG:
+    return copy.deepcopy(built(backbone, **{"size": 64, "units": 16, "hidden": 8} | arguments))
 
 
 @pytest.fixture
@@ -74,7 +81,14 @@ class TestHierarchicalVGG:
         assert BACKBONES[backbone] == (f"features.{pools[2]}", f"features.{pools[3]}")
 
     def test_other_stages_by_name(self, images: Tensor) -> None:
-        model = small("resnet18", stages=["layer1", "layer2", "layer3"]).eval()
+        model = small(
+            "resnet18",
+            stages=(
+                "layer1",
+                "layer2",
+                "layer3",
+            ),
+        ).eval()
         assert [c.linear.in_features for c in model.connections] == [
             64 * 16 * 16, 128 * 8 * 8, 256 * 4 * 4,
         ]  # fmt: skip
@@ -83,11 +97,11 @@ class TestHierarchicalVGG:
 
     def test_refuses_an_unknown_stage(self) -> None:
         with pytest.raises(InputError, match="resnet18 has no stage layer9; its stages are conv1"):
-            small("resnet18", stages=["layer9"])
+            small("resnet18", stages=("layer9",))
 
     def test_refuses_no_stage(self) -> None:
         with pytest.raises(InputError, match="at least one stage"):
-            small(stages=[])
+            small(stages=())
 
     def test_refuses_another_size_where_features_are_flattened(self, images: Tensor) -> None:
         with pytest.raises(InputError, match="64 x 64"):
