@@ -53,7 +53,7 @@ class Match:
 
     row: str | None = None
     problem: str | None = None
-    possible: tuple[str, ...] = ()
+    possible: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,12 @@ class CaseTable:
         for place, source in enumerate(sources):
             if are_own and hits[place].contradicts(source):
                 hits[place] = _Hit()
-        taken = {row for hit in hits for row in hit.rows}
+        taken = {hit.rows[0] for hit in hits if len(hit.rows) == 1}
         for place, source in enumerate(sources):
             if not hits[place].rows:
                 other = _hit(folded, source, str.casefold)
-                if taken.isdisjoint(other.rows) and not (are_own and other.contradicts(source)):
+                is_taken = len(other.rows) == 1 and other.rows[0] in taken
+                if not is_taken and not (are_own and other.contradicts(source)):
                     hits[place] = other
         return hits
 
@@ -136,7 +137,10 @@ class CaseTable:
 
     def without_file(self, sources: Sequence[Source]) -> list[str]:
         """Names of rows for which there is no file."""
-        used = {row for match in self.matches(sources) for row in (match.row, *match.possible)}
+        matches = self.matches(sources)
+        # Films of one name share a list of the rows that may be meant, which may be long.
+        possible = {id(match.possible): match.possible for match in matches}.values()
+        used = {match.row for match in matches}.union(*possible)
         return [name for name in self.rows if name not in used]
 
     def report(self, sources: Sequence[Source]) -> list[str]:
@@ -258,7 +262,7 @@ def _composed(name: str) -> str:
 class _Hit:
     """Rows that fit a file, and in how many folders they agree with it."""
 
-    rows: tuple[str, ...] = ()
+    rows: Sequence[str] = ()
     folders: int = 0
 
     def contradicts(self, source: Source) -> bool:
@@ -266,22 +270,19 @@ class _Hit:
         return not self.folders and bool(source.folders) and any("/" in row for row in self.rows)
 
 
-def _index(
-    rows: Iterable[str], spelt: Callable[[str], str]
-) -> dict[tuple[str, ...], tuple[str, ...]]:
+def _index(rows: Iterable[str], spelt: Callable[[str], str]) -> dict[tuple[str, ...], list[str]]:
     """Rows by their names, alone and with one or more of the folders above; ``spelt`` alike."""
-    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    found: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         *folders, name = row.split("/")
         above = tuple(map(_folder, folders))
         for start in range(len(above) + 1):
-            key = (*above[start:], spelt(name))
-            found[key] = (*found.get(key, ()), row)
+            found.setdefault((*above[start:], spelt(name)), []).append(row)
     return found
 
 
 def _hit(
-    index: Mapping[tuple[str, ...], tuple[str, ...]], source: Source, spelt: Callable[[str], str]
+    index: Mapping[tuple[str, ...], list[str]], source: Source, spelt: Callable[[str], str]
 ) -> _Hit:
     """The rows of an index that agree with a file's name in most folders."""
     names = [spelt(_composed(name)) for name in (source.file, source.id)]
