@@ -41,19 +41,17 @@ class Visit(tab.Visit):
     """What one visitor has on the tab; the reference is a bone age in months.
 
     Attributes:
-        sex_filled: the sex came from the file or the example.
         framing: what of the radiograph is assessed, and which way up.
         years: chronological age as the file states it.
     """
 
-    sex_filled: bool = False
     framing: Framing = WHOLE
     years: float | None = None
 
     def empty(self) -> None:
         """Forget the radiograph."""
         super().empty()
-        self.sex_filled, self.framing, self.years = False, WHOLE, None
+        self.framing, self.years = WHOLE, None
 
     def change(self) -> None:
         """What is to be assessed has changed: the result there is no longer holds."""
@@ -87,8 +85,8 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
         visitor chose before any film is not named: it may have been chosen since the file was sent,
         and naming the old one would take that choice back.
     """
-    filled = visit.sex_filled or visit.path is not None
-    if filled:
+    replaces = visit.path is not None
+    if replaces:
         sex = None
     visit.empty()
     turn = visit.turn
@@ -96,20 +94,20 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
         radiograph = images.read(path)
     except InputError as error:
         card = cards.problem(tab.UNREADABLE, str(error))
-        return nothing(card, clear=filled and visit.turn == turn)
+        return nothing(card, clear=replaces and visit.turn == turn)
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
     note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
     if example:
-        sex, note, visit.sex_filled = example.sex, "The example's own.", True
+        sex, note = example.sex, "The example's own."
         visit.reference = example.age
     elif radiograph.sex:
-        sex, visit.sex_filled = radiograph.sex, True
+        sex = radiograph.sex
         note = "Filled in from the file: check that it is right."
-    replaced = visit.sex_filled or (filled and visit.turn == turn)
+    named = example or radiograph.sex or (replaces and visit.turn == turn)
     return (
         hand_cards.given(radiograph, visit.reference),
         gr.update(visible=True),
-        gr.update(value=sex, info=note) if replaced else gr.update(info=note),
+        gr.update(value=sex, info=note) if named else gr.update(info=note),
         cards.BUSY if sex else hand_cards.SEX_MISSING,
     )
 
@@ -117,7 +115,6 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
 def choose(visit: Visit) -> tuple[Any, Any]:
     """The visitor chose the sex: its note goes, and the old result with it."""
     visit.change()
-    visit.sex_filled = False
     return gr.update(info=NO_NOTE), cards.BUSY if visit.path else hand_cards.START
 
 
@@ -129,9 +126,9 @@ def remove(visit: Visit) -> tuple[Any, ...]:
 
 def refuse_large(visit: Visit) -> tuple[Any, ...]:
     """The browser did not send a file because of its size; returns what :func:`take` does."""
-    filled = visit.sex_filled or visit.path is not None
+    replaces = visit.path is not None
     visit.empty()
-    return nothing(tab.too_large(MAX_BYTES), clear=filled)
+    return nothing(tab.too_large(MAX_BYTES), clear=replaces)
 
 
 def nothing(card: str, *, clear: bool) -> tuple[Any, ...]:
