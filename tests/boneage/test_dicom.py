@@ -399,7 +399,7 @@ class TestTransferSyntaxes:
         pixels = images.read(file(source, uid.JPEGBaseline8Bit, frame)).pixels
         expected = np.asarray(Image.fromarray(smooth).convert("L")).astype(int)
         assert np.abs(pixels - expected).max() <= 5
-        window = {"WindowCenter": 20, "WindowWidth": 10}  # of colour there is none
+        window = {"WindowCenter": int(np.median(pixels)), "WindowWidth": 60}  # of grey alone
         source = dataset(smooth, 8, PhotometricInterpretation=interpretation, **window)
         shown = images.read(file(source, uid.JPEGBaseline8Bit, frame)).pixels
         np.testing.assert_array_equal(shown, pixels)
