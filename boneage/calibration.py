@@ -250,8 +250,10 @@ def half_selected(provenance: Mapping[str, Any]) -> bool:
     if "selection_images" not in provenance:
         return False
     start = provenance.get("initialisation")
-    before = start.get("provenance") if isinstance(start, Mapping) else None
-    return before is None or half_selected(before)
+    if not isinstance(start, Mapping):
+        return True
+    befores = (each.get("provenance") for each in start.get("mean_of", [start]))
+    return all(before is None or half_selected(before) for before in befores)
 
 
 def _threshold(refusal: Refusal, features: Features) -> float:

@@ -183,21 +183,35 @@ def _is_of(record: Mapping[str, Any], label: str) -> bool:
 
 def origin(initialisation: Any) -> str:
     """One line on where the initial weights came from, followed back to the first."""
+    return ", itself from ".join(_stages(initialisation))
+
+
+def _stages(initialisation: Any) -> list[str]:
+    """What the initial weights came from, the last first."""
     if not isinstance(initialisation, Mapping):
-        return str(initialisation or "that of its members")
+        return [str(initialisation or "that of its members")]
     if source := initialisation.get("source"):
-        return str(source)
+        return [str(source)]
+    if members := initialisation.get("mean_of"):
+        return _merged([_stages(member) for member in members])
     before = initialisation.get("provenance")
     if not before:
-        return str(initialisation["file"])
+        return [str(initialisation["file"])]
     size = f" at {initialisation['size']} px" if "size" in initialisation else ""
     trained = ""
     if metrics := before.get("metrics"):  # a late fusion has none
         trained = f" (epoch {metrics['epoch']}, validation MAE {metrics['validation_mae']})"
-    return (
-        f"recipe {before['recipe']}{size}{trained}, itself from "
-        f"{origin(before.get('initialisation'))}"
-    )
+    return [f"recipe {before['recipe']}{size}{trained}", *_stages(before.get("initialisation"))]
+
+
+def _merged(chains: list[list[str]]) -> list[str]:
+    """The stages of a mean: of each member its own, then once those that all went through."""
+    shared, most = 0, min(map(len, chains)) - 1  # of which each keeps one for itself
+    while shared < most and len({chain[-1 - shared] for chain in chains}) == 1:
+        shared += 1
+    own = (", itself from ".join(chain[: len(chain) - shared]) for chain in chains)
+    common = chains[0][len(chains[0]) - shared :]
+    return ["the mean of " + " and ".join(f"[{stages}]" for stages in own), *common]
 
 
 def _what(config: Mapping[str, Any]) -> str:

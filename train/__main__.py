@@ -60,7 +60,11 @@ def parser() -> argparse.ArgumentParser:
         "weights: the whole projected as bone or as a radiograph, or the thorax as a radiograph; "
         "without it, and if the images are no projections themselves, they refuse CT volumes",
     )
-    p.add_argument("--epochs", type=positive, help="in place of the recipe's")
+    p.add_argument(
+        "--epochs",
+        type=natural,
+        help="in place of the recipe's; 0 measures and keeps what the network starts from",
+    )
     p.add_argument(
         "--size",
         type=positive,
@@ -80,10 +84,14 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--init",
         type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's; "
         "the whole network from a run of the same network, be it of another size or region, or an "
         "AR-CNN of both sexes for one of them; of another AR-CNN also its heads; of an AR-CNN a "
-        "single-stage network takes the head X; the recipes of table A1 take the backbone alone",
+        "single-stage network takes the head X; the recipes of table A1 take the backbone alone; "
+        "given several times, with weights of the recipe's own network, it starts from their mean",
     )
     p.add_argument(
         "--precision",
@@ -161,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     with processes.local_main_process_first():  # which downloads what --pretrained needs
         network = NewNetwork(recipe.architecture, arguments, sexes, training, recipe.backbone_alone)
         # A checkpoint holds the weights, and the config that tells where they came from.
-        start = (None, False) if resuming else (args.init, args.pretrained)
+        start = ((), False) if resuming else (args.init, args.pretrained)
         model, origin = initialised(network, *start)
     precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from boneage.datasets import LabelledFolder
 from boneage.errors import InputError
 from boneage.models.backbones import AgeHead
 from boneage.models.registry import build
+from boneage.predictor import name_of
 from train import recipe as recipes
 
 
@@ -66,7 +68,7 @@ class NewNetwork:
 
 
 def initialised(
-    network: NewNetwork, init: Path | None = None, pretrained: bool = False
+    network: NewNetwork, init: Sequence[Path] = (), pretrained: bool = False
 ) -> tuple[nn.Module, Any]:
     """The network with its initial weights, and what is known of their origin.
 
@@ -75,15 +77,34 @@ def initialised(
 
     Args:
         network: to be trained.
-        init: a safetensors file; its backbone, heads or all of it are taken, as they fit.
+        init: a safetensors file; its backbone, heads or all of it are taken, as they fit. Several
+            start the network from the mean of their weights.
         pretrained: take torchvision's ImageNet weights, where there is no ``init``.
 
     Raises:
         InputError: if the weights cannot be had, or fit no part of the network.
     """
-    model = network.build(pretrained)
     if not init:
-        return model, "torchvision ImageNet" if pretrained else "random"
+        return network.build(pretrained), "torchvision ImageNet" if pretrained else "random"
+    if len(init) == 1:
+        return _started(network, init[0])
+    for file in init:
+        if network.backbone_alone or not network.is_like(_config_beside(file).get("architecture")):
+            raise InputError(
+                "Several files of --init must each be weights of the recipe's own network, whose "
+                f"mean it starts from; {name_of(file.parent)} is none."
+            )
+    starts = [_started(network, file) for file in init]
+    return _mean([model for model, _ in starts]), {"mean_of": [origin for _, origin in starts]}
+
+
+def _started(network: NewNetwork, init: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with what it takes of a safetensors file, and what is known of that.
+
+    Raises:
+        InputError: if nothing of the file fits.
+    """
+    model = network.build()
     config = _config_beside(init)
     if not network.backbone_alone and (state := _whole_network(init, config, model, network)):
         model.load_state_dict(state)
@@ -100,6 +121,21 @@ def initialised(
             before = config["age"]["mean"], config["age"]["sd"]
             head.restandardise(before, (mean(ages), stdev(ages)))
     return model, _origin_of(init, config)
+
+
+def _mean(models: Sequence[nn.Module]) -> nn.Module:
+    """A network of the mean weights of several, which are trainings from one start.
+
+    On the way between such weights the error hardly rises, and in the middle it often falls
+    (Wortsman et al., "Model soups", ICML 2022). Summed in double precision, so that their order
+    does not matter.
+    """
+    states = [model.state_dict() for model in models]
+    mean = models[0].state_dict()
+    for name, value in mean.items():
+        if value.is_floating_point():
+            value.copy_(torch.stack([state[name].double() for state in states]).mean(0))
+    return models[0]
 
 
 def _whole_network(

@@ -100,19 +100,30 @@ class Trainer:
     def train(self) -> None:
         """Train to the last epoch, from wherever the state is.
 
+        Without epochs the network is measured and kept as it is.
+
         Raises:
             InputError: if the training diverges.
         """
+        if not self.schedule.total and not self.records:
+            self.end_epoch({"epoch": 0})
         while self.step < self.schedule.total:
             epoch, first = divmod(self.step, self.batches.steps)
-            record = {"epoch": epoch + 1, **self.train_epoch(epoch, first)}
-            record |= self.validate()
-            record["seconds"] = round(self.elapsed)
-            self.records.append(record)
-            best = self.schedule.end_epoch(record["selection_mae"])
-            if self.accelerator.is_main_process:
-                self.keep(record, best)
-            self.save_checkpoint()
+            self.end_epoch({"epoch": epoch + 1, **self.train_epoch(epoch, first)})
+
+    def end_epoch(self, record: dict[str, Any]) -> None:
+        """Validate, and keep the weights if they are the best so far.
+
+        Args:
+            record: what is known of the epoch.
+        """
+        record |= self.validate()
+        record["seconds"] = round(self.elapsed)
+        self.records.append(record)
+        best = self.schedule.end_epoch(record["selection_mae"])
+        if self.accelerator.is_main_process:
+            self.keep(record, best)
+        self.save_checkpoint()
 
     def train_epoch(self, epoch: int, first: int) -> dict[str, Any]:
         """One epoch from its batch ``first``; returns speed and mean losses from there on."""

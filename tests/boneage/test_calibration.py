@@ -133,6 +133,9 @@ class TestIntervals:
             assert age - low == pytest.approx(min(width, age))
 
 
+HALF, WHOLE = {"provenance": {"selection_images": 5}}, {"provenance": {"epoch": 1}}
+
+
 @pytest.mark.parametrize(
     ("provenance", "half"),
     [
@@ -141,6 +144,8 @@ class TestIntervals:
         ({"selection_images": 5, "initialisation": {"file": "keras"}}, True),
         ({"selection_images": 5, "initialisation": {"provenance": {"epoch": 1}}}, False),
         ({"selection_images": 5, "initialisation": {"provenance": {"selection_images": 5}}}, True),
+        ({"selection_images": 5, "initialisation": {"mean_of": [HALF, HALF]}}, True),
+        ({"selection_images": 5, "initialisation": {"mean_of": [HALF, WHOLE]}}, False),
     ],
 )
 def test_which_images_selected_the_weights(provenance: dict, half: bool) -> None:

@@ -67,6 +67,26 @@ def test_the_origin_is_followed_back_to_the_first() -> None:
     assert origin(fusion) == "recipe late_fusion at 96 px, itself from that of its members"
 
 
+def test_the_origin_of_a_mean_names_what_its_members_share_once() -> None:
+    first = {"file": "keras.safetensors", "source": "Keras ImageNet"}
+
+    def stage(recipe: str, start: dict) -> dict:
+        return {"file": "model.safetensors", "provenance": {
+            "recipe": recipe, "initialisation": start,
+        }}  # fmt: skip
+
+    start = stage("whole", stage("small", first))
+    mean = {"mean_of": [stage("a", start), stage("b", start)]}
+    assert origin(stage("mean", mean)) == (
+        "recipe mean, itself from the mean of [recipe a] and [recipe b], itself from recipe whole, "
+        "itself from recipe small, itself from Keras ImageNet"
+    )
+    assert origin({"mean_of": [start, stage("a", start)]}) == (
+        "the mean of [recipe whole] and [recipe a, itself from recipe whole], itself from recipe "
+        "small, itself from Keras ImageNet"
+    )
+
+
 def test_hands() -> None:
     card = model_card("mine", config("hand", ["F", "M"], "rsna-299"), [])
     assert "rsna-bone-age-non-commercial" in card

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boneage import hub
 from boneage.datasets import Case, LabelledFolder
+from boneage.errors import InputError
 from boneage.predictor import released
 from train import recipe as recipes
 from train.initialisation import NewNetwork, initialised
@@ -57,7 +58,7 @@ class TestOneSex:
     def test_goes_on_from_the_network_of_both(self, init: Path, images: Tensor) -> None:
         """It assesses the same ages, though the ages of one sex have another standard."""
         network = NewNetwork("arcnn", arcnn(sexes=1), ["M"], OTHERS)
-        boys, origin = initialised(network, init)
+        boys, origin = initialised(network, [init])
         with torch.inference_mode():
             made = boys.eval()(images).assembled
         assert torch.allclose(made * 60 + 90, assessed(init, images, "assembled"), atol=1e-2)
@@ -66,7 +67,7 @@ class TestOneSex:
     def test_ages_in_another_unit_have_nothing_to_keep(self, init: Path, images: Tensor) -> None:
         years = NewNetwork("arcnn", arcnn(sexes=1), ["M"], folder(3, 9, 15, unit="years"))
         months = NewNetwork("arcnn", arcnn(sexes=1), ["M"], OTHERS)
-        kept, changed = (initialised(network, init)[0].recognition for network in (years, months))
+        kept, changed = (initialised(network, [init])[0].recognition for network in (years, months))
         standard = hub.load_config(init.parent)["age"]
         factor = standard["sd"] / 60
         before, now = kept.whole_head.linear.weight, changed.whole_head.linear.weight
@@ -76,7 +77,7 @@ class TestOneSex:
 class TestHeads:
     def test_a_single_stage_network_keeps_the_ages_of_x(self, init: Path, images: Tensor) -> None:
         arguments = {"backbone": "mobilenet_v2", "sexes": 2}
-        whole, _ = initialised(NewNetwork("finetuned", arguments, ["F", "M"], OTHERS), init)
+        whole, _ = initialised(NewNetwork("finetuned", arguments, ["F", "M"], OTHERS), [init])
         with torch.inference_mode():
             made = whole.eval()(images, torch.tensor([1, 1])).assembled
         assert torch.allclose(made * 60 + 90, assessed(init, images, "whole"), atol=1e-2)
@@ -87,12 +88,51 @@ class TestHeads:
         torch.manual_seed(0)
         begun = network.build().recognition.concatenated_head.linear
         torch.manual_seed(0)
-        model, _ = initialised(network, init)
+        model, _ = initialised(network, [init])
         with torch.inference_mode():
             made = model.eval()(images, torch.tensor([1, 1])).whole
         assert torch.allclose(made * 60 + 90, assessed(init, images, "whole"), atol=1e-2)
         assert torch.equal(model.recognition.concatenated_head.linear.weight, begun.weight)
         assert torch.equal(model.recognition.concatenated_head.linear.bias, begun.bias)
+
+
+class TestMean:
+    @pytest.fixture
+    def members(self, init: Path, tmp_path: Path) -> list[Path]:
+        """The released weights, and what they become where all float tensors double."""
+        config = hub.load_config(init.parent)
+        model = hub.build_network(init.parent, config, hub.checked_data(init.parent, config))
+        for tensor in model.state_dict().values():
+            tensor.mul_(2 if tensor.is_floating_point() else 1)
+        changed = {**config, "provenance": {**config["provenance"], "seed": 99}, "refusal": None}
+        return [init, hub.save(tmp_path / "run" / "weights", model, changed) / hub.TENSORS]
+
+    def test_lies_in_the_middle(self, init: Path, members: list[Path]) -> None:
+        own = hub.load_config(init.parent)["architecture"]["arguments"]
+        network = NewNetwork("arcnn", own, ["F", "M"], OTHERS)
+        (once, _), (mean, origin) = (initialised(network, files) for files in ([init], members))
+        averaged = mean.state_dict()
+        for name, tensor in once.state_dict().items():
+            if "_head." in name and tensor.is_floating_point():
+                continue  # heads are changed to keep their ages
+            factor = 1.5 if tensor.is_floating_point() else 1
+            assert torch.allclose(averaged[name], factor * tensor, rtol=1e-3), name
+        seeds = [each["provenance"]["seed"] for each in origin["mean_of"]]
+        assert seeds == [hub.load_config(init.parent)["provenance"]["seed"], 99]
+
+    def test_of_one_file_twice_is_that_file(self, init: Path) -> None:
+        network = NewNetwork("arcnn", arcnn(), ["F", "M"], OTHERS)
+        (once, _), (mean, _) = (initialised(network, [init] * count) for count in (1, 2))
+        averaged = mean.state_dict()
+        for name, tensor in once.state_dict().items():
+            assert torch.equal(averaged[name], tensor), name
+
+    @pytest.mark.parametrize("changes", [{"parts_used": 1}, {"backbone": "resnet18"}])
+    def test_of_another_network_is_refused(self, members: list[Path], changes: dict) -> None:
+        """Its heads would be means of random ones."""
+        network = NewNetwork("arcnn", arcnn(**changes), ["F", "M"], OTHERS)
+        with pytest.raises(InputError, match=f"own network.*; {released('hand').name} is none"):
+            initialised(network, members)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
@@ -104,7 +144,7 @@ def test_the_recipes_of_table_a1_start_alike(init: Path, k: int) -> None:
     torch.manual_seed(0)
     begun = dict(network.build().named_parameters())
     torch.manual_seed(0)
-    model, _ = initialised(network, init)
+    model, _ = initialised(network, [init])
     for name, now in model.named_parameters():
         assert torch.equal(now, begun[name]) != name.startswith("recognition.backbone."), name
 

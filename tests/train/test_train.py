@@ -407,9 +407,7 @@ class TestStart:
         assert run(write_recipe(), small_folder, tmp_path / "run") == 2
         assert "diverged" in capsys.readouterr().err
 
-    @pytest.mark.parametrize(
-        "options", [("--epochs", "0"), ("--epochs", "-1"), ("--limit", "0"), ("--seed", "-1")]
-    )
+    @pytest.mark.parametrize("options", [("--epochs", "-1"), ("--limit", "0"), ("--seed", "-1")])
     def test_numbers_that_make_no_sense(
         self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe, options: tuple
     ) -> None:
@@ -485,6 +483,33 @@ class TestStart:
             "file": "first.safetensors",
             "source": "somewhere",
         }
+
+    def test_without_epochs_the_start_is_measured_and_kept(
+        self, small_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        """Random weights, and the mean of two of them."""
+        recipe, kept = write_recipe(), Path("weights") / hub.TENSORS
+        for seed in ("1", "2"):
+            options = ("--epochs", "0", "--seed", seed)
+            assert run(recipe, small_folder, tmp_path / seed, *options) == 0
+        starts = [option for seed in ("1", "2") for option in ("--init", tmp_path / seed / kept)]
+        options = ("--epochs", "0", *map(str, starts))
+        assert run(recipe, small_folder, tmp_path / "mean", *options) == 0
+        assert run(recipe, small_folder, tmp_path / "mean", "--resume", *options) == 0
+        one, two, mean = (load_file(tmp_path / name / kept) for name in ("1", "2", "mean"))
+        for name, tensor in mean.items():
+            between = (one[name].double() + two[name].double()) / 2
+            assert torch.allclose(tensor.double(), between, rtol=1e-2, atol=1e-4), name
+        (record,) = (tmp_path / "mean" / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(record)["epoch"] == 0
+        predictor = Predictor.load(tmp_path / "mean" / "weights", precision="fp32")
+        cases = datasets.load(small_folder).split("validation").cases
+        found = predictor.assess(
+            [images.read(case.path) for case in cases], [case.sex for case in cases]
+        )
+        errors = [abs(a.age - case.age) for a, case in zip(found, cases, strict=True)]
+        mae = predictor.config["provenance"]["metrics"]["validation_mae"]
+        assert sum(errors) / len(errors) == pytest.approx(mae, abs=0.5)
 
     @pytest.mark.parametrize("architecture", ["arcnn", "hierarchical", "finetuned"])
     def test_progressive_resizing_goes_on_with_the_whole_network(
