@@ -102,7 +102,7 @@ def prepare(name: str, out: Path) -> tuple[Trainer, nn.Module]:
     sexes = ["F", "M"]
     arguments = {**recipe.arguments, "sexes": len(sexes)}
     network = NewNetwork(recipe.architecture, arguments, sexes, data)
-    model, _ = initialised(network, released("hand") / hub.TENSORS)
+    model, _ = initialised(network, [released("hand") / hub.TENSORS])
     accelerator = Accelerator(mixed_precision=chosen_precision("auto", model, preprocess.size))
     cache = build_cache(data, preprocess, out, accelerator)
     size = recipe.optimisation.batch_size

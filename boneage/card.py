@@ -209,6 +209,8 @@ def _merged(chains: list[list[str]]) -> list[str]:
     shared, most = 0, min(map(len, chains)) - 1  # of which each keeps one for itself
     while shared < most and len({chain[-1 - shared] for chain in chains}) == 1:
         shared += 1
+    if shared == 1 and chains[0][-1] == "random":
+        shared = 0  # each began with its own
     own = (", itself from ".join(chain[: len(chain) - shared]) for chain in chains)
     common = chains[0][len(chains[0]) - shared :]
     return ["the mean of " + " and ".join(f"[{stages}]" for stages in own), *common]

@@ -1,6 +1,7 @@
 """``cases.csv`` and the two files beside it: what was assessed, one line each.
 
-Every table and figure is made from these files, so none of them can disagree with the cases.
+The papers' tables and figures are made from these files, so none can disagree with the cases. Boxes
+beside annotated regions, refusals and heat maps have files of their own.
 """
 
 from __future__ import annotations

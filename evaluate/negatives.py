@@ -2,7 +2,8 @@
 
 Some are real (chest radiographs, projections of a CT), the others are drawn here, each from its
 own seed. Nothing is fitted to any of them. Images of other seeds were looked at while the refusal
-was made; :data:`REPORTED` is the seed of those that are reported.
+was made; :data:`REPORTED` is the seed of those that are reported. What was learnt from these all
+the same, :data:`evaluate.refusal.NOTE` says.
 """
 
 from __future__ import annotations

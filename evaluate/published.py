@@ -60,7 +60,7 @@ class Cell:
         if self.recipe == _LATE_FUSION:
             members = " ".join(f"runs/{name}/weights" for name in _FUSED)
             command = f"python -m boneage fuse {members} --out runs/{_LATE_FUSION}"
-            return f"its three members were not all trained here; `{command}` makes it of them"
+            return f"no weights of its three members fill it; `{command}` makes it of them"
         one_sex = self.sex if self.table.startswith("A") else None
         # Of each training its recipe, its options and the end of its run's name.
         chain = [(recipe, "", "") for recipe in (*_BEFORE.get(self.recipe, ()), self.recipe)]
@@ -75,7 +75,7 @@ class Cell:
             command = f"python -m train {recipe}{options} --data DIR --out {run}{start}"
             commands.append(f"`{command}`")
             start = f" --init {run}/weights/model.safetensors"
-        return f"not trained here; {', then '.join(commands)} would make it"
+        return f"no weights at hand fill it; {', then '.join(commands)} would make it"
 
 
 @dataclass(frozen=True)

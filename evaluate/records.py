@@ -3,9 +3,9 @@
 A record is one number of one table: ``{table, row, column, published, measured, n, ci95: [lo, hi],
 unit, dataset, weights, recorded, refused}``, with ``why`` where nothing was measured and ``note``
 where a reader must know something more. Tables A and B are the papers'; S1 (further statistics), S2
-(MAE by age and sex), S3 (paired differences between units) and S4 (weights that fill no row of the
-papers) are the project's own, as are S5 to S12 (robustness, attention boxes, refusals, prediction
-intervals by assessed age, paired differences between methods).
+(MAE by age and sex), S3 (paired differences between units) and S4 (weights that fill no row of a
+comparison of methods) are the project's own, as are S5 to S12 (robustness, attention boxes,
+refusals, prediction intervals by assessed age, paired differences between methods).
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _cell_records(cell: Cell, dataset: str, unit: str, rows: list[CaseRow]) -> l
     for weights, members in unite(rows):
         recorded = any(row.weights.startswith(RECORDED) for row in members)
         record = measure({**empty, "weights": weights, "recorded": recorded}, members, MAE)
-        sexes = {row.sex for row in members}
+        sexes = {row.sex for row in members if row.assessed is not None}
         if cell.sex is None and len(sexes) == 1 and (sex := sexes.pop()):
             record["note"] = f"{SEX_NAMES[sex]} cases only"
         records.append(record)

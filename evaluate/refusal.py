@@ -44,10 +44,11 @@ NOTE = (
     "mirrored ones that it may be mirrored. Hands as they are should be assessed, and mirrored "
     "ones with that word. Hands turned by 120 and 150 degrees lie between what is known, and "
     "should be refused for any reason or warned of; what comes in at their corners repeats the "
-    "border. No parameter was fitted to an image that shows no hand; the threshold's margin was "
-    "chosen while looking at others of these kinds and at full-size films. Intervals resample "
-    "images: chest radiographs of one patient count apiece, and all CT projections are of one "
-    "volume."
+    "border. No parameter was fitted to an image that shows no hand; the threshold's margin and "
+    "the number of components were chosen while looking at others of these kinds and at full-size "
+    "films, the number after three of these chest radiographs had been assessed. Intervals "
+    "resample images: chest radiographs of one patient count apiece, and all CT projections are of "
+    "one volume."
 )
 _POSE_WARNINGS = tuple(pose.warning for pose in POSES[1:])
 SLANTS = (-120, 120, -150, 150)  # degrees, counter-clockwise: between the poses that are known

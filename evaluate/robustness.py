@@ -306,6 +306,8 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     out = args.out or FOLDER
     started, clock = datetime.now(UTC), time.monotonic()
     folder = datasets.load(args.data or DATA)
+    if folder.task != "hand":
+        raise InputError(f"Hands are measured; {folder.name} is for the task {folder.task}.")
     dataset = Dataset(f"{folder.name}/test", folder.split("test"))
     predictor = Predictor.load(args.weights, precision="fp32")
     rows = assess(dataset, predictor, label(predictor))

@@ -69,10 +69,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Report:
-    """All records of a ``cases.csv``, the groups behind them, and the tables to print."""
+    """All records of a ``cases.csv``, and the tables to print."""
 
     records: tuple[Record, ...]
-    groups: tuple[Group, ...]
     grids: tuple[Grid, ...]
 
     def text(self) -> str:
@@ -176,7 +175,7 @@ def report(
     if shown := [entry for entry in weights if entry["weights"] in used]:
         rows = tuple(tuple(entry[name] for name in _WEIGHTS) for entry in shown)
         grids.append(Grid("Weights", tuple(_WEIGHTS.values()), rows))
-    return Report(tuple(records), tuple(groups), tuple(grids))
+    return Report(tuple(records), tuple(grids))
 
 
 _WEIGHTS = {

@@ -66,6 +66,14 @@ class NewNetwork:
         anchors = len(old) == len(new) and all(map(math.isclose, old, new))
         return before == now and parts <= 1 and anchors
 
+    def is_another_training(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config's weights are of this network, for the same sexes and unit."""
+        return (
+            self.is_like(config.get("architecture"))
+            and config["sexes"] == list(self.sexes)
+            and config["unit"] == self.training.unit
+        )
+
 
 def initialised(
     network: NewNetwork, init: Sequence[Path] = (), pretrained: bool = False
@@ -82,17 +90,21 @@ def initialised(
         pretrained: take torchvision's ImageNet weights, where there is no ``init``.
 
     Raises:
-        InputError: if the weights cannot be had, or fit no part of the network.
+        InputError: if the weights cannot be had or fit no part of the network, or if several are
+            not all of this network.
     """
     if not init:
         return network.build(pretrained), "torchvision ImageNet" if pretrained else "random"
     if len(init) == 1:
         return _started(network, init[0])
+    if network.backbone_alone:
+        raise InputError("The recipe takes nothing but a backbone over, which --init gives once.")
     for file in init:
-        if network.backbone_alone or not network.is_like(_config_beside(file).get("architecture")):
+        if not network.is_another_training(config := _config_beside(file)):
+            name = name_of(file.parent) if config else file.name
             raise InputError(
-                "Several files of --init must each be weights of the recipe's own network, whose "
-                f"mean it starts from; {name_of(file.parent)} is none."
+                "Several files of --init must each be weights of the recipe's own network, of the "
+                f"same sexes and unit, whose mean it starts from; {name} is not."
             )
     starts = [_started(network, file) for file in init]
     return _mean([model for model, _ in starts]), {"mean_of": [origin for _, origin in starts]}
@@ -127,8 +139,9 @@ def _mean(models: Sequence[nn.Module]) -> nn.Module:
     """A network of the mean weights of several, which are trainings from one start.
 
     On the way between such weights the error hardly rises, and in the middle it often falls
-    (Wortsman et al., "Model soups", ICML 2022). Summed in double precision, so that their order
-    does not matter.
+    (Wortsman et al., "Model soups", ICML 2022). Running statistics of batch normalisation are
+    averaged too: where it is not frozen they are not quite the mean network's own. Summed in
+    double precision, so that the order does not matter.
     """
     states = [model.state_dict() for model in models]
     mean = models[0].state_dict()

@@ -81,6 +81,10 @@ def test_the_origin_of_a_mean_names_what_its_members_share_once() -> None:
         "recipe mean, itself from the mean of [recipe a] and [recipe b], itself from recipe whole, "
         "itself from recipe small, itself from Keras ImageNet"
     )
+    alone = {"mean_of": [stage("a", "random"), stage("b", "random")]}
+    assert origin(alone) == (
+        "the mean of [recipe a, itself from random] and [recipe b, itself from random]"
+    )
     assert origin({"mean_of": [start, stage("a", start)]}) == (
         "the mean of [recipe whole] and [recipe a, itself from recipe whole], itself from recipe "
         "small, itself from Keras ImageNet"

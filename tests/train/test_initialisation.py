@@ -131,8 +131,25 @@ class TestMean:
     def test_of_another_network_is_refused(self, members: list[Path], changes: dict) -> None:
         """Its heads would be means of random ones."""
         network = NewNetwork("arcnn", arcnn(**changes), ["F", "M"], OTHERS)
-        with pytest.raises(InputError, match=f"own network.*; {released('hand').name} is none"):
+        with pytest.raises(InputError, match=f"own network.*; {released('hand').name} is not"):
             initialised(network, members)
+
+    def test_of_other_sexes_or_of_a_file_that_tells_nothing_is_refused(
+        self, init: Path, members: list[Path], tmp_path: Path
+    ) -> None:
+        network = NewNetwork("arcnn", arcnn(), ["F", "M"], OTHERS)
+        years = NewNetwork("arcnn", arcnn(), ["F", "M"], folder(3, 9, unit="years"))
+        swapped = NewNetwork("arcnn", arcnn(), ["M", "F"], OTHERS)
+        for other in (years, swapped):
+            with pytest.raises(InputError, match=r"same sexes and unit"):
+                initialised(other, members)
+        bare = tmp_path / "bare.safetensors"
+        bare.write_bytes(init.read_bytes())
+        with pytest.raises(InputError, match=r"; bare\.safetensors is not"):
+            initialised(network, [init, bare])
+        backbone = NewNetwork("arcnn", arcnn(), ["F", "M"], OTHERS, backbone_alone=True)
+        with pytest.raises(InputError, match="nothing but a backbone"):
+            initialised(backbone, members)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
