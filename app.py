@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.queue < 1:
             raise InputError(f"The queue holds {args.queue} visitors; it must hold at least 1.")
+        if args.revision and not args.weights:
+            raise InputError("--revision is one of --weights on the Hub: give both.")
         if args.weights:
             predictor = Predictor.load(args.weights, revision=args.revision, wait=False)
         else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boneage
+from boneage.arguments import positive
 from boneage.errors import InputError, run_command
 from boneage.precision import PRECISIONS
 from boneage.views import PROJECTIONS, REGIONS
@@ -99,7 +100,7 @@ def _add_assess(commands: Commands) -> None:
     )
     p.add_argument(
         "--batch-size",
-        type=int,
+        type=positive,
         default=16,
         metavar="N",
         help="radiographs computed together (default: 16)",
@@ -384,8 +385,10 @@ def run_assess(args: argparse.Namespace) -> int:
     from boneage.predictor import Predictor
 
     keep_freed_memory()
+    if args.report and not args.out:
+        raise InputError("--report writes into a folder: give one with --out.")
     is_adult = args.task == "adult"
-    files = list_files(args.files, volumes=is_adult, out=args.out)
+    files = list_files(args.files, volumes=is_adult, out=args.out, table=args.sexes)
     sources = batch.sources(
         files.paths, whole=ct_series.holds_slices if is_adult else lambda _: False, most=None
     )
@@ -393,7 +396,6 @@ def run_assess(args: argparse.Namespace) -> int:
     table = case_table.CaseTable()
     if args.sexes:
         table = case_table.read(args.sexes.read_bytes(), args.sexes.name, args.task)
-    items = table.items(sources, args.sex)
     for note in (*files.notes(), *table.report(sources)):
         print(f"boneage: {note}", file=sys.stderr)
     predictor = Predictor.load(
@@ -407,8 +409,7 @@ def run_assess(args: argparse.Namespace) -> int:
     seen = predictor.preprocess.region
     if args.region not in (None, seen):
         raise InputError(f"The weights {predictor.id} see the region {seen}, not {args.region}.")
-    if args.report and not args.out:
-        raise InputError("--report writes into a folder: give one with --out.")
+    items = table.items(sources, args.sex, needs_sex=bool(predictor.sexes))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         return assess_items(predictor, items, args.out, args)

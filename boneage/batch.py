@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from boneage.predictor import Assessment, Predictor
 
 MAX_FILES = 200_000
+ENTRIES = 10
+"""Entries of a zip for each file that is accepted: folders and what systems add are entries too."""
 """The most files that a zip may hold."""
 MAX_HELD = 512 * 2**20
 """Bytes of decoded pixels from which no further radiograph is read ahead."""
@@ -126,7 +128,7 @@ def sources(
         inside = [Source(path, _id(path))]
         # Unlike its namesake of Path, os.path.isfile is false where the system forbids to look.
         if path.suffix.lower() == ".zip" and os.path.isfile(path) and not whole(path):
-            inside = _members(path, MAX_FILES if most is None else most)
+            inside = _members(path, MAX_FILES if most is None else ENTRIES * most)
         found += inside
         if most_bytes is not None:
             size += sum(map(_size, inside))
@@ -140,7 +142,11 @@ def sources(
 def _id(path: Path) -> str:
     if os.path.isdir(path):
         return path.resolve().name
-    return Path(re.sub(r"(?i)\.nii\.gz$", "", path.name)).stem
+    return _stem(path.name)
+
+
+def _stem(name: str) -> str:
+    return Path(re.sub(r"(?i)\.nii\.gz$", "", name)).stem
 
 
 def _members(path: Path, most: int) -> list[Source]:
@@ -156,7 +162,7 @@ def _members(path: Path, most: int) -> list[Source]:
     found, names = [], set()
     for info in inside:
         again = SAME_NAME if info.filename in names else None
-        found.append(Source(path, Path(zips.plain_name(info)).stem, info, problem=again))
+        found.append(Source(path, _stem(zips.plain_name(info)), info, problem=again))
         names.add(info.filename)
     return found
 

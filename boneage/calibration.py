@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage import datasets, hub, images, losses
+from boneage import datasets, hub, losses
 from boneage.chunks import chunks
 from boneage.errors import InputError
 from boneage.framing import Framing, mirrored
@@ -294,7 +294,7 @@ def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
 
     def tilted(most: int) -> Iterator[tuple[Radiograph, float]]:
         for number, case in enumerate(chosen(most)):
-            yield images.read(case.path), rng.uniform(-TILT, TILT) * (number % 2)
+            yield datasets.read(case), rng.uniform(-TILT, TILT) * (number % 2)
 
     poses, cuts = [], []
     for pose in POSES:
@@ -308,7 +308,7 @@ def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
         cases = chosen(CUT)
         framings = [Framing(**{cut.edge: share}) for share in rng.uniform(*SHARES, len(cases))]
         films = (
-            framing.apply(images.read(case.path))
+            framing.apply(datasets.read(case))
             for case, framing in zip(cases, framings, strict=True)
         )
         cuts.append(features(films))
@@ -332,7 +332,7 @@ def _assess(
     """Assessed ages (n,), and features if they are to be tapped on the way."""
     ages, parts = [], []
     for batch in chunks(cases, BATCH):
-        radiographs = [images.read(case.path, id=case.id) for case in batch]
+        radiographs = [datasets.read(case) for case in batch]
         with tapped(predictor.model) if tap else nullcontext() as stages:
             found = predictor.assess(radiographs, [case.sex for case in batch], batch_size=BATCH)
         ages += [assessment.age for assessment in found]

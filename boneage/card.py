@@ -138,7 +138,8 @@ def model_card(
     )
     source = _source(provenance.get("data", ""))
     hand = config["task"] == "hand"
-    load, file, sex = ("", "hand.png", ', sex="F"') if hand else (', task="adult"', "image.png", "")
+    load, file = ("", "hand.png") if hand else (', task="adult"', "image.png")
+    sex = f', sex="{sexes[0]}"' if sexes else ""
     lines = [
         _metadata(id, own, source, hand),
         f"# {id}\n",

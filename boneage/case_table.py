@@ -115,8 +115,15 @@ class CaseTable:
                     hits[place] = other
         return hits
 
-    def items(self, sources: Sequence[Source], sex: str | None = None) -> list[Item]:
+    def items(
+        self, sources: Sequence[Source], sex: str | None = None, *, needs_sex: bool = True
+    ) -> list[Item]:
         """What to assess: ``sex`` holds where the table has none, as does the file's own.
+
+        Args:
+            sources: the files.
+            sex: ``F`` or ``M``.
+            needs_sex: whether a sex that is not understood is a reason not to assess.
 
         Raises:
             InputError: the table has a row for none of the files.
@@ -130,7 +137,7 @@ class CaseTable:
         items = []
         for source, match in zip(sources, matches, strict=True):
             row = self.rows.get(match.row or "", Row(None, None, match.problem))
-            if row.problem:
+            if row.problem and (needs_sex or match.problem):
                 source = replace(source, problem=source.problem or row.problem)
             items.append(Item(source, row.sex or (None if row.problem else sex), row.reference))
         return items

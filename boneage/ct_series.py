@@ -202,7 +202,9 @@ def _start_of(file: IO[bytes]) -> bytes:
 def _files(source: Path | BinaryIO) -> Iterator[Callable[[], bytes]]:
     """A function for each file that gives its content; sorted by name."""
     if isinstance(source, Path):
-        for path in files_of(source):
+        # Where its own files are slices, those of folders below are other volumes.
+        own = (path for path in files_of(source) if path.parent == source)
+        for path in own if holds_slices(source) else files_of(source):
             yield lambda path=path: _read_file(path)
         return
     archive = open_zip(source, MAX_ENTRIES)  # readable: its kind was told by its members

@@ -14,8 +14,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
-from boneage import rsna
+from boneage import images, rsna
 from boneage.errors import InputError
 from boneage.sex import parse_sex
 from boneage.tables import number, read_csv
@@ -43,6 +44,18 @@ class Case:
     age: float
     sex: str | None
     patient: str | None = None
+
+
+def read(case: Case) -> images.Radiograph:
+    """The image of a case.
+
+    Raises:
+        InputError: if it cannot be read; it names the case.
+    """
+    try:
+        return images.read(case.path, id=case.id)
+    except InputError as error:
+        raise InputError(f"Image {case.id}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ def load(folder: str | Path) -> LabelledFolder:
 
     cases: dict[str, Case] = {}
     for line, row in rows:
-        id = row["id"]
+        id = normalize("NFC", row["id"])
         where = f"labels.csv line {line} ({id})"
         try:
             age = number(row[age_column])
@@ -187,9 +200,10 @@ def find_images(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in rsna.ENDINGS and not path.name.startswith("."):
-            if path.stem in found:
-                raise InputError(f"{folder.name} holds two files for the id {path.stem}.")
-            found[path.stem] = path
+            id = normalize("NFC", path.stem)  # some systems take letters and accents apart
+            if id in found:
+                raise InputError(f"{folder.name} holds two files for the id {id}.")
+            found[id] = path
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ class InputError(ValueError):
 def run_command(name: str, action: Callable[[], int]) -> int:
     """Run a command; bad input or an unusable file ends in one sentence on stderr and code 2.
 
+    Stopped by the keyboard it ends with 130, and with 141 once nobody reads what it prints, as a
+    shell would have it.
+
     Args:
         name: of the command, put before the sentence.
         action: does the work and returns the exit code.
@@ -22,6 +26,13 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         return action()
     except InputError as error:
         message = str(error)
+    except KeyboardInterrupt:
+        print(f"{name}: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Nor may what is still to be written fail at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         file = Path(error.filename).name if error.filename else "A file"
         message = f"{file} cannot be used: {system_reason(error)}."

@@ -288,7 +288,10 @@ def _sentence(error: BaseException, doing: str, repo: str, revision: str | None)
         case errors.GatedRepoError():
             return f"{repo} is gated: accept its terms on the Hub with the account of your token."
         case errors.RepositoryNotFoundError():
-            return f"The Hub has no repository {repo}, or it is private and no valid token is set."
+            hub = (
+                f"There is no folder {repo} here, and the Hub" if doing == "download" else "The Hub"
+            )
+            return f"{hub} has no repository {repo}, or it is private and no valid token is set."
         case errors.RemoteEntryNotFoundError():
             return f"{repo}{at} on the Hub is no weights folder: it lacks {CONFIG} or {TENSORS}."
         case errors.HFValidationError():

@@ -348,10 +348,11 @@ def name_of(source: Source) -> str:
 
 
 def write_json(lines: Iterable[tuple[Item, dict[str, Any]]], file: Any) -> None:
-    """A JSON list of the assessments."""
+    """A JSON list of the assessments, each with the file that it is of."""
     separator = "[\n"
-    for _, line in lines:
-        file.write(separator + indent(json.dumps(line["assessment"], indent=2), "  "))
+    for item, line in lines:
+        record = {"file": name_of(item.source), **line["assessment"]}
+        file.write(separator + indent(json.dumps(record, indent=2), "  "))
         separator = ",\n"
     file.write("[]\n" if separator == "[\n" else "\n]\n")
 

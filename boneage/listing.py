@@ -54,7 +54,12 @@ def _were(count: int, what: str) -> str:
     return f"{count} {what} was" if count == 1 else f"{count} {what}s were"
 
 
-def list_files(paths: Sequence[Path], volumes: bool = False, out: Path | None = None) -> Files:
+def list_files(
+    paths: Sequence[Path],
+    volumes: bool = False,
+    out: Path | None = None,
+    table: Path | None = None,
+) -> Files:
     """The files themselves and, sorted and without junk, those of folders and their folders.
 
     Args:
@@ -62,16 +67,17 @@ def list_files(paths: Sequence[Path], volumes: bool = False, out: Path | None = 
         volumes: a folder among whose own files are CT slices is a volume, and stands for them; each
             folder below is judged by itself.
         out: folder of results, which is left out wherever it lies in the others.
+        table: that says something of the files; likewise.
 
     Raises:
         InputError: for a path that does not exist, a folder without files, or ``out`` itself.
     """
-    left_out = out.resolve() if out else None
+    left_out = {path.resolve() for path in (out, table) if path}
     places = Places(Path())
     found, known = Files(), set()
     for path in paths:
         if path.is_dir():
-            if path.resolve() == left_out:
+            if path.resolve() in left_out:
                 raise InputError(
                     "--out is the folder that is assessed: give another, which may lie inside it."
                 )
@@ -93,7 +99,7 @@ def list_files(paths: Sequence[Path], volumes: bool = False, out: Path | None = 
     return found
 
 
-def _inside(folder: Path, volumes: bool, left_out: Path | None, found: Files) -> Iterator[Path]:
+def _inside(folder: Path, volumes: bool, left_out: set[Path], found: Files) -> Iterator[Path]:
     """Files and volumes of a folder; what else is in it is noted in ``found``."""
     is_one = False
     try:
@@ -109,12 +115,17 @@ def _inside(folder: Path, volumes: bool, left_out: Path | None, found: Files) ->
         if is_junk(path.name):
             continue
         if not os.path.isdir(path):  # nor a link that leads nowhere: reading it says so
-            if not is_one:
+            if not is_one and not _is_among(left_out, path):
                 yield path
         elif path.is_symlink():  # it may lead back up
             found.linked += 1
-        elif path.resolve() != left_out:
+        elif not _is_among(left_out, path):
             if os.path.exists(path / LEDGER):
                 found.results.append(path)
             else:
                 yield from _inside(path, volumes, left_out, found)
+
+
+def _is_among(resolved: set[Path], path: Path) -> bool:
+    # By name first: to resolve each of many files takes long.
+    return any(path.name == other.name and path.resolve() == other for other in resolved)

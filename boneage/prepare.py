@@ -367,7 +367,8 @@ def _fingerprint(source: Path) -> str:
     digest = hashlib.sha256()
     for path in files:
         name, state = path.relative_to(source.parent), path.stat()
-        digest.update(f"{name.as_posix()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        line = f"{name.as_posix()}\0{state.st_size}\0{state.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 

@@ -107,6 +107,14 @@ def test_a_queue_that_holds_nobody_is_refused(
     assert launched == []
 
 
+def test_a_revision_of_no_weights_is_refused(
+    launched: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["--revision", "main"]) == 2
+    assert "give both" in capsys.readouterr().err
+    assert launched == []
+
+
 def test_missing_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["--weights", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from boneage import images
+from boneage import datasets
 from boneage.augmentation import Augmentation
 from boneage.calibration import calibrates
 from boneage.datasets import Case, LabelledFolder
@@ -81,7 +81,7 @@ def _decode(file: Path, cases: Sequence[Case], preprocess: Preprocess, quiet: bo
     pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
 
     def decode(index: int) -> None:
-        shrunk = preprocess.shrink(images.read(cases[index].path).pixels)
+        shrunk = preprocess.shrink(datasets.read(cases[index]).pixels)
         pixels[index] = np.rint(preprocess.stretch(shrunk) * 255)
 
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from boneage import batch, bundled, case_table, datasets, images, zips
+from boneage import batch, case_table, images, zips
 from boneage.batch import Item, Source
 from boneage.case_table import CaseTable
 from boneage.errors import InputError
@@ -99,10 +99,9 @@ def gather(files: Sequence[str] | None, table: str | None, sex: str | None) -> G
     return Given(cases.items(sources, known), cases.report(sources), cases.without_file(sources))
 
 
-def example() -> Given:
+def example(predictor: Predictor) -> Given:
     """Bundled test radiographs with their reference ages."""
-    folder = bundled.folder("data") / "rsna-test"
-    chosen = hand.choose_examples(datasets.load(folder).cases, EXAMPLES)
+    chosen = hand.examples(predictor, EXAMPLES)
     return Given([Item(Source(case.path, case.id), case.sex, case.age) for case in chosen])
 
 
@@ -185,7 +184,7 @@ def run_files(
 
 def run_example(predictor: Predictor, visit: Visit) -> Iterator[Any]:
     """:func:`run` of the bundled radiographs."""
-    yield from run(predictor, visit, example)
+    yield from run(predictor, visit, lambda: example(predictor))
 
 
 def failed() -> tuple[Any, ...]:
@@ -240,7 +239,7 @@ def build(predictor: Predictor) -> None:
                 stop = gr.Button("Cancel", variant="stop", visible=False, elem_id="batch-cancel")
             try_it = gr.Button(
                 f"Try {EXAMPLES} of the bundled test radiographs with their reference ages",
-                visible=(bundled.folder("data") / "rsna-test").is_dir(),
+                visible=bool(hand.examples(predictor, EXAMPLES)),
                 size="sm",
                 elem_id="batch-example",
             )
@@ -299,8 +298,8 @@ def _endpoint(predictor: Predictor) -> None:
             api_description=f"Assess at most {MAX_FILES} radiographs of hands, or zips of them; "
             "table is a CSV file (id or file, sex or male, optionally boneage in months) or empty; "
             "sex is F or M for those of which the table says none, or empty for the DICOM files' "
-            "own. Returns assessments, failures (id and reason), and where there are reference "
-            "ages a summary of the errors, else null.",
+            "own. Returns assessments, failures (file, id and reason), and where there are "
+            "reference ages a summary of the errors, else null.",
             **GROUP,
         )
 

@@ -17,7 +17,7 @@ from boneage import plots
 from boneage.batch import Outcome, summary
 from boneage.sex import SEX_NAMES
 from boneage.webui import cards
-from boneage.webui.charts import age_in_short
+from boneage.wording import age_in_short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -225,10 +225,14 @@ def answer(cases: Sequence[Case], unit: str, without_file: Sequence[str] = ()) -
     """The JSON of download and API; ``without_file`` are rows of the table that have none."""
     lost = "The table has a row for it, but there is no such file."
     return {
-        "assessments": [case.assessment for case in cases if case.assessment],
+        "assessments": [{"file": c.file, **c.assessment} for c in cases if c.assessment],
         "failures": [
-            *({"id": c.id, "reason": c.failure} for c in cases if c.assessment is None),
-            *({"id": name, "reason": lost} for name in without_file),
+            *(
+                {"file": c.file, "id": c.id, "reason": c.failure}
+                for c in cases
+                if c.assessment is None
+            ),
+            *({"file": None, "id": name, "reason": lost} for name in without_file),
         ],
         "summary": compare(cases, unit),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -119,12 +120,12 @@ def undo(visit: Visit) -> tuple[Any, ...]:
     return _reframe(visit, lambda: WHOLE)
 
 
-def begin(visit: Visit, sex: str | None) -> Any:
+def begin(visit: Visit, sex: str | None, needs_sex: bool = True) -> Any:
     """The visitor asks for the assessment; returns an update of the result."""
     if visit.path is None:
         return gr.skip()
     visit.change()
-    return cards.BUSY if sex else hand_cards.SEX_MISSING
+    return cards.BUSY if sex or not needs_sex else hand_cards.SEX_MISSING
 
 
 def _reframe(visit: Visit, make: Any) -> tuple[Any, ...]:
@@ -147,7 +148,12 @@ def _reframe(visit: Visit, make: Any) -> tuple[Any, ...]:
 
 
 def connect(
-    parts: Controls, visit: gr.State, sex: gr.Radio, given: gr.HTML, result: gr.HTML
+    parts: Controls,
+    visit: gr.State,
+    sex: gr.Radio,
+    given: gr.HTML,
+    result: gr.HTML,
+    needs_sex: bool,
 ) -> Any:
     """Connect the controls; returns the event after which to assess."""
     changed = [given, result, *parts.fields]
@@ -162,4 +168,5 @@ def connect(
         button.click(lambda visit, by=quarters: turn(by, visit), visit, changed, **tab.QUICK)
     parts.whole.click(undo, visit, changed, **tab.QUICK)
     parts.drawn.change(draw, [visit, parts.drawn], changed, **tab.QUICK)
-    return parts.assess.click(begin, [visit, sex], result, **tab.QUICK)
+    asked = partial(begin, needs_sex=needs_sex)
+    return parts.assess.click(asked, [visit, sex], result, **tab.QUICK)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFIX = "boneage-"
+MARKER = ".visitors"
+"""An empty file in each folder of visitors' files: nothing else of that prefix is ever swept."""
 # Gradio deletes what it knows of before this age (page.DELETE_CACHE); this is for the rest.
 AGE = 3300  # s
 # So often that the results of many visitors do not pile up in memory.
@@ -61,11 +63,12 @@ _ADDRESSES = re.compile(r"/file[=/]https?:|/proxy=")
 def own_folder() -> Path:
     """Where this process keeps what visitors give; deleted when the process ends.
 
-    ``$GRADIO_TEMP_DIR`` where it is set, and it is set hereafter, since Gradio reads it.
+    It lies in ``$GRADIO_TEMP_DIR`` where that is set, and is its value hereafter: Gradio reads it.
     """
-    if folder := os.environ.get("GRADIO_TEMP_DIR"):
-        return Path(folder)
-    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    parent = os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()
+    Path(parent).mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    (path / MARKER).touch()
     os.environ["GRADIO_TEMP_DIR"] = str(path)
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
@@ -96,14 +99,18 @@ async def keep_clean(app: Any) -> AsyncIterator[None]:
 def sweep_all(age: float) -> None:
     """:func:`sweep` this process's folder and those that killed processes left behind."""
     own = own_folder()
+    (own / MARKER).touch()  # fresh as long as its process lives
     sweep(own, age)
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for marker in own.parent.glob(f"{PREFIX}*/{MARKER}"):
+        folder = marker.parent
         with suppress(OSError):
             status = folder.lstat()  # of a link itself, which is not followed
             mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-            if folder != own and mine and folder.is_dir() and not folder.is_symlink():
+            if folder != own and mine and not folder.is_symlink():
                 sweep(folder, age)
-                if datetime.now().timestamp() - status.st_mtime > age:
+                stale = datetime.now().timestamp() - marker.lstat().st_mtime > age
+                if stale and [*folder.iterdir()] == [marker]:
+                    marker.unlink()
                     folder.rmdir()
 
 
@@ -111,7 +118,7 @@ def sweep(folder: Path, age: float) -> None:
     """Delete files last changed more than ``age`` seconds ago, and folders that are empty then."""
     limit = datetime.now().timestamp() - age
     for root, folders, files in os.walk(folder, topdown=False):
-        for path in (Path(root) / name for name in files):
+        for path in (Path(root) / name for name in files if name != MARKER):
             with suppress(OSError):
                 if path.lstat().st_ctime <= limit:
                     path.unlink()
@@ -240,12 +247,19 @@ def _refused(body: bytes, folder: Path) -> str | None:
             if isinstance(path, str) and path:
                 if re.match(r"\s*https?:", path, re.IGNORECASE):
                     return ADDRESS
-                if not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
+                if not _lies_in(folder, path):
                     return GONE
             waiting += value.values()
         elif isinstance(value, Sequence) and not isinstance(value, str):
             waiting += value
     return None
+
+
+def _lies_in(folder: Path, path: str) -> bool:
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(folder.resolve())
+    except ValueError:  # no name of a file: a null character, half of a surrogate pair
+        return False
 
 
 def _misshapen(path: str, body: bytes) -> str | None:

@@ -77,8 +77,32 @@ def bundled_cases() -> tuple[Case, ...]:
     return datasets.load(folder).cases if folder.is_dir() else ()
 
 
-def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) -> tuple[Any, ...]:
+OVERTAKEN = (gr.skip(),) * 4
+"""The updates of :func:`take` where another file was given while this one was being read."""
+
+
+def examples(predictor: Predictor, count: int = EXAMPLES) -> list[Case]:
+    """Some of the bundled test radiographs, of sexes that the weights are for."""
+    served = predictor.sexes or SEX_NAMES
+    cases = tuple(case for case in bundled_cases() if case.sex in served)
+    return choose_examples(cases, count) if cases else []
+
+
+def take(
+    visit: Visit,
+    path: str,
+    sex: str | None,
+    example: Case | None = None,
+    served: Sequence[str] = tuple(SEX_NAMES),
+) -> tuple[Any, ...]:
     """A new radiograph: whatever stood on the tab before is gone, the other film's sex with it.
+
+    Args:
+        visit: whose it is.
+        path: of the file.
+        sex: as chosen on the tab.
+        example: that the file is of.
+        served: sexes that the weights are for; none if they need not know it.
 
     Returns:
         Updates of the radiograph's card, the remove button, the sex and the result. A sex that the
@@ -89,26 +113,35 @@ def take(visit: Visit, path: str, sex: str | None, example: Case | None = None) 
     if replaces:
         sex = None
     visit.empty()
-    turn = visit.turn
+    turn, file = visit.turn, visit.files
     try:
         radiograph = images.read(path)
     except InputError as error:
+        if visit.files != file:
+            return OVERTAKEN
         card = cards.problem(tab.UNREADABLE, str(error))
         return nothing(card, clear=replaces and visit.turn == turn)
+    if visit.files != file:
+        return OVERTAKEN
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
     note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
+    own = example.sex if example else radiograph.sex
     if example:
-        sex, note = example.sex, "The example's own."
+        sex, note = own, "The example's own."
         visit.reference = example.age
-    elif radiograph.sex:
-        sex = radiograph.sex
-        note = "Filled in from the file: check that it is right."
-    named = example or radiograph.sex or (replaces and visit.turn == turn)
+    elif own:
+        sex, note = own, "Filled in from the file: check that it is right."
+    card = cards.BUSY if sex or not served else hand_cards.SEX_MISSING
+    if own and served and own not in served:
+        others = " and ".join(SEX_NAMES[each] for each in served)
+        reason = f"It is of a {SEX_NAMES[own]}; these weights are for {others} cases only."
+        sex, note, card = None, NO_NOTE, cards.problem(tab.UNREADABLE, reason)
+    named = own or (replaces and visit.turn == turn)
     return (
         hand_cards.given(radiograph, visit.reference),
         gr.update(visible=True),
         gr.update(value=sex, info=note) if named else gr.update(info=note),
-        cards.BUSY if sex else hand_cards.SEX_MISSING,
+        card,
     )
 
 
@@ -165,7 +198,7 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
         sex: ``F`` or ``M``.
         *fields: what those of the chronological age hold.
     """
-    if sex is None:
+    if sex is None and predictor.sexes:
         return gr.skip()
     at, turn = visit.framing, visit.turn
 
@@ -258,7 +291,7 @@ def assess_file(predictor: Predictor, file: str | None, sex: str | None) -> dict
 
 def build(predictor: Predictor) -> None:
     """Lay the tab out in the open Blocks and connect it."""
-    cases = choose_examples(bundled_cases()) if bundled_cases() else []
+    cases = examples(predictor)
     visit = gr.State(Visit(), time_to_live=tab.KEPT_SECONDS)
     with gr.Row(elem_classes="two-sides"):
         with gr.Column(elem_classes="inputs"):
@@ -267,6 +300,7 @@ def build(predictor: Predictor) -> None:
                 [(SEX_NAMES[s].capitalize(), s) for s in predictor.sexes],
                 label="Sex",
                 elem_id="hand-sex",
+                visible=bool(predictor.sexes),
             )
             age = chronology.fields()
             frame = framing.controls()
@@ -279,13 +313,14 @@ def build(predictor: Predictor) -> None:
 
     shown = [inputs.given, inputs.clear, sex, result]
     renewed = [visit, *frame.fields, *age, *shown]
+    taken = partial(renew(take), served=predictor.sexes)
     begun = [
-        tab.on_upload(inputs, renew(take), [visit, sex], renewed),
+        tab.on_upload(inputs, taken, [visit, sex], renewed),
         sex.input(choose, visit, [sex, result], **tab.QUICK),
-        framing.connect(frame, visit, sex, inputs.given, result),
+        framing.connect(frame, visit, sex, inputs.given, result, bool(predictor.sexes)),
     ]
     for button, case in zip(buttons, cases, strict=True):
-        example = partial(renew(take), path=str(case.path), sex=None, example=case)
+        example = partial(taken, path=str(case.path), sex=None, example=case)
         begun.append(button.click(example, visit, renewed, **tab.QUICK))
     tab.assess_after(begun, partial(assess, predictor), [visit, sex, *age], [result], MODEL)
     again = {**tab.QUICK, "trigger_mode": "always_last"}

@@ -1,7 +1,7 @@
 """The Results tab: the papers' tables and figures as last evaluated, and what made them.
 
-Everything is read from the evaluation that comes with the project. The figures are served from its
-folder alone and load when they come into view.
+Everything is read from the evaluation that comes with the project. The figures load when they come
+into view.
 """
 
 from __future__ import annotations
@@ -68,12 +68,19 @@ def build() -> None:
 
 
 def routes() -> list[BaseRoute]:
-    """Serve the evaluation's own folder below ``results/``; nothing where there is none."""
-    from starlette.routing import Mount
+    """Serve tables and figures below ``results/``; an evaluation's cases may be nobody's to see."""
+    from starlette.responses import FileResponse
+    from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
     folder = bundled.folder("results")
-    return [Mount(f"/{NAME}", StaticFiles(directory=folder))] if folder.is_dir() else []
+    found: list[BaseRoute] = []
+    for name in (TABLES, RECORDS):
+        if (folder / name).is_file():
+            found.append(Route(f"/{NAME}/{name}", lambda _, path=folder / name: FileResponse(path)))
+    if (folder / FIGURES).is_dir():
+        found.append(Mount(f"/{NAME}/{FIGURES}", StaticFiles(directory=folder / FIGURES)))
+    return found
 
 
 def page(folder: Path) -> str:

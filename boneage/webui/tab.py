@@ -45,12 +45,14 @@ class Visit:
         path: the file given, in the folder that is emptied within the hour.
         reference: an example's reference age in the tab's unit.
         turn: counts the changes; a result that was begun in an earlier turn is not shown.
+        files: counts the files that were given or taken away.
         assessed: the turn in which the last assessment was begun, and the assessment.
     """
 
     path: str | None = None
     reference: float | None = None
     turn: int = 0
+    files: int = 0
     assessed: tuple[int, Assessment] | None = None
 
     @property
@@ -62,6 +64,7 @@ class Visit:
     def empty(self) -> None:
         """Forget the file; whatever is still being assessed is not shown."""
         self.turn += 1
+        self.files += 1
         self.path, self.reference, self.assessed = None, None, None
 
 

@@ -302,6 +302,16 @@ class TestZips:
         with pytest.raises(InputError, match="GB in all"):
             batch.sources([archive], most_bytes=unpacked - 1)
 
+    def test_folders_and_junk_are_no_films(self, tmp_path: Path) -> None:
+        path = tmp_path / "films.zip"
+        with zipfile.ZipFile(path, "w") as opened:
+            for name in ("anna", "bert"):
+                opened.mkdir(name)
+                opened.writestr(f"{name}/hand.png", film(9))
+                opened.writestr(f"__MACOSX/{name}/._hand.png", b"junk")
+        found = [source.member.filename for source in batch.sources([path], most=2)]
+        assert found == ["anna/hand.png", "bert/hand.png"]
+
     def test_a_zip_bomb_is_refused_unopened(self, tmp_path: Path) -> None:
         path = tmp_path / "bomb.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
@@ -351,6 +361,9 @@ def test_what_is_named_is_taken_whatever_its_name(tmp_path: Path) -> None:
 
 def test_ids_of_volumes_have_no_ending(tmp_path: Path) -> None:
     (tmp_path / "series.v2").mkdir()
-    found = batch.sources([tmp_path / "series.v2", tmp_path / "ct.nii.gz", tmp_path / "a.b.png"])
-    assert [source.id for source in found] == ["series.v2", "ct", "a.b"]
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as opened:
+        opened.writestr("in/torso.nii.gz", b"")
+    names = ("series.v2", "ct.nii.gz", "a.b.png", "more.zip")
+    found = batch.sources([tmp_path / name for name in names])
+    assert [source.id for source in found] == ["series.v2", "ct", "a.b", "torso"]
     assert all(first.id != second.id for first, second in pairwise(found))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,20 @@ class TestLoad:
         assert [case.id for case in data.cases] == [str(id) for id in range(4360, 4560)]
         assert sum(case.sex == "M" for case in data.cases) == 100
         assert all(case.path.is_file() for case in data.cases)
+
+    def test_names_with_accents_in_either_form(self, folder: Path) -> None:
+        decomposed, composed = (unicodedata.normalize(form, "Müller") for form in ("NFD", "NFC"))
+        (folder / "images" / "4360.webp").rename(folder / "images" / f"{decomposed}.webp")
+        for spelling in (decomposed, composed):
+            (case,) = datasets.load(write(folder, f"id,boneage,sex\n{spelling},9,F\n")).cases
+            assert case.id == composed
+
+    def test_a_damaged_image_is_named(self, folder: Path) -> None:
+        (case,) = datasets.load(write(folder, "id,boneage,sex\n4360,9,F\n")).cases
+        assert datasets.read(case).id == "4360"
+        case.path.write_bytes(case.path.read_bytes()[:1000])
+        with pytest.raises(InputError, match=r"^Image 4360: The WebP file is damaged"):
+            datasets.read(case)
 
     def test_months_or_years_by_the_column(self, folder: Path) -> None:
         data = datasets.load(write(folder, "id,split,age,sex,patient\n4361,test,40,f,7\n"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from boneage import volumes
 from boneage.errors import InputError
 from boneage.listing import list_files
 
@@ -34,6 +35,24 @@ def test_folders_below_a_volume_are_judged_too(study: Path) -> None:
     shutil.copy(study / "4400.webp", study / "one" / "two" / "4400.webp")
     found = [path.name for path in list_files([study / "one"], volumes=True).paths]
     assert found == ["one", "two"]
+
+
+def test_a_volume_holds_no_slices_of_folders_below(study: Path) -> None:
+    """Though these have more."""
+    shutil.copytree(study / "two", study / "one" / "two")
+    for path in sorted((study / "one").glob("*.dcm"))[3:]:
+        path.unlink()
+    volume, below = (volumes.read(path) for path in list_files([study / "one"], volumes=True).paths)
+    assert (len(volume.hu), len(below.hu)) == (3, 6)
+    assert volume.warnings == ()
+
+
+def test_a_table_is_no_film(study: Path) -> None:
+    table = study / "one" / "sexes.csv"
+    table.write_text("id,sex\n4400,F\n")
+    assert table in list_files([study]).paths
+    assert table not in list_files([study], table=table).paths
+    assert list_files([table], table=table).paths == [table]
 
 
 def test_without_volumes_every_file_counts(study: Path) -> None:

@@ -47,7 +47,9 @@ class TestAssess:
         assert row["low"] == row["high"] == row["coverage"] == ""  # these weights carry none
         assert "picture" not in row
         assert main([*command, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == [expected.to_dict()]
+        assert json.loads(capsys.readouterr().out) == [
+            {"file": file.as_posix(), **expected.to_dict()}
+        ]
 
     def test_folders_and_annotated_pictures(
         self, folder: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture

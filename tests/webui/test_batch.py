@@ -153,8 +153,8 @@ class TestRun:
         assert "No file was given" in named(end)["progress"]
         assert named(end)["start"]["interactive"]
 
-    def test_example_has_reference_ages(self) -> None:
-        given = batch.example()
+    def test_example_has_reference_ages(self, tiny: Predictor) -> None:
+        given = batch.example(tiny)
         assert len(given.items) == batch.EXAMPLES
         assert all(item.reference and item.sex for item in given.items)
         assert {item.sex for item in given.items} == {"F", "M"}
@@ -211,6 +211,9 @@ class TestApi:
         reasons = {failure["id"]: failure["reason"] for failure in answer["failures"]}
         assert reasons.keys() == {Path(films[n]).stem for n in (4, 7, 8)} | {"lost"}
         assert "damaged" in reasons[Path(films[4]).stem]
+        told = [record["file"] for kind in ("assessments", "failures") for record in answer[kind]]
+        assert sorted(told[:-1]) == [Path(film).name for film in films]
+        assert told[-1] is None  # of a row without a file
         assert "needs it: F or M" in reasons[Path(films[7]).stem]
         assert answer["summary"]["all"]["n"] == 6
         assert answer["summary"]["unit"] == "months"
@@ -268,7 +271,7 @@ class TestCards:
         )
         assert "Jörg.png,1,F,120.0" in table
         found = json.loads(answer)
-        assert found["assessments"] == [cases[0].assessment]
+        assert found["assessments"] == [{"file": "Jörg.png", **(cases[0].assessment or {})}]
         assert found["failures"][0]["id"] == "lost"
         assert found["summary"]["all"]["bias"] == -9.96
         assert batch_cards.downloads([], "months") == ""

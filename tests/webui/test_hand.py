@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ NO_AGE = (None, None, None)  # what the fields of the chronological age hold at 
 class FakePredictor:
     """Says 120 months to girls and 132 to boys; ``meanwhile`` runs while it computes."""
 
-    sexes = ("F", "M")
+    sexes: tuple[str, ...] = ("F", "M")
     id, revision = "fake", "0123"
     config: ClassVar[dict[str, Any]] = {"unit": "months", "provenance": {}}
 
@@ -134,6 +135,56 @@ def test_sex_chosen_for_a_film_is_not_the_next_patients(film: str, example: Case
     _, _, sex, result = hand.take(visit, film, "F")
     assert sex["value"] is None
     assert result == hand_cards.SEX_MISSING
+
+
+def test_the_film_given_last_is_the_one_that_stays(
+    film: str, letter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though one given before it takes longer to read."""
+    visit, read = hand.Visit(), images.read
+
+    def slowly(path: str) -> Radiograph:
+        monkeypatch.setattr(images, "read", read)
+        hand.take(visit, film, None, Case("4360", Path(film), "test", 168.93, "M"))
+        return read(path)
+
+    for other in (film, letter):
+        monkeypatch.setattr(images, "read", slowly)
+        assert hand.take(visit, other, "F") == (gr.skip(),) * 4
+        assert visit.path == film
+        assert visit.reference == 168.93
+
+
+def test_weights_of_one_sex(film: str) -> None:
+    visit, girls = hand.Visit(), ("F",)
+    case = Case("4360", Path(film), "test", 168.93, "M")
+    _, _, sex, result = hand.take(visit, film, None, case, served=girls)
+    assert sex["value"] is None
+    assert "of a male; these weights are for female cases only" in result
+    _, _, sex, result = hand.take(visit, film, None, replace(case, sex="F"), served=girls)
+    assert sex["value"] == "F"
+    assert result == cards.BUSY
+    predictor = FakePredictor()
+    predictor.sexes = girls
+    assert {case.sex for case in hand.examples(predictor)} == {"F"}
+
+
+def test_weights_that_need_no_sex(film: str) -> None:
+    class Without(FakePredictor):
+        sexes = ()
+
+        def assess(self, radiograph: Radiograph, sex: str | None, **options: Any) -> list[Any]:
+            assert sex is None
+            (found,) = FakePredictor().assess(radiograph, "F", **options)
+            return [replace(found, sex=None)]
+
+    visit = hand.Visit()
+    *_, result = hand.take(visit, film, None, served=())
+    assert result == cards.BUSY
+    assert '<data value="120.00">' in hand.assess(Without(), visit, None, *NO_AGE)
+    assert framing.begin(visit, None, needs_sex=False) == cards.BUSY
+    assert framing.begin(visit, None) == hand_cards.SEX_MISSING
+    assert {case.sex for case in hand.examples(Without())} == {"F", "M"}
 
 
 def test_nor_after_a_film_that_is_too_large(film: str) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import socket
-import tempfile
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,7 +70,8 @@ def film(rsna_test_dir: Path) -> bytes:
 
 
 def uploads() -> list[Path]:
-    return [path for path in guard.own_folder().rglob("*") if path.is_file()]
+    files = (path for path in guard.own_folder().rglob("*") if path.is_file())
+    return [path for path in files if path.name != guard.MARKER]
 
 
 def wait_for(happened: Callable[[], Any]) -> None:
@@ -114,7 +116,6 @@ class TestUploads:
         monkeypatch.setattr(guard, "AGE", 0)
         monkeypatch.setattr(guard, "EVERY", 0.01)
         monkeypatch.setattr(guard, "own_folder", lambda: tmp_path)
-        monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
         sessions = SimpleNamespace(time_last_used={}, session_data={})
 
         async def run() -> None:
@@ -137,18 +138,40 @@ class TestUploads:
     def test_what_a_killed_process_left_is_deleted(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        own = guard.own_folder()
-        monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-        monkeypatch.setattr(guard, "own_folder", lambda: own)
-        left, other, target = (tmp_path / n for n in ("boneage-x", "other", "target"))
-        for folder in (left, other, target):
+        names = ("boneage-own", "boneage-left", "boneage-main", "other", "target")
+        own, left, checkout, other, target = folders = [tmp_path / name for name in names]
+        for folder in folders:
             folder.mkdir()
             (folder / "hand.png").touch()
+        for folder in (own, left, other, target):
+            (folder / guard.MARKER).touch()
         (tmp_path / "boneage-link").symlink_to(target)
+        monkeypatch.setattr(guard, "own_folder", lambda: own)
+        guard.sweep_all(3600)
+        assert all((folder / "hand.png").exists() for folder in folders)
+        os.utime(left / guard.MARKER, (0, 0))  # as if its process had ended long ago
         guard.sweep_all(0)
-        assert not list(left.glob("*"))
-        assert (other / "hand.png").exists()
-        assert (target / "hand.png").exists()
+        assert [path.name for path in own.iterdir()] == [guard.MARKER]
+        assert not left.exists()
+        for folder in (checkout, other, target):
+            assert (folder / "hand.png").exists()
+
+    def test_a_folder_of_the_users_own_is_only_the_place_for_it(self, tmp_path: Path) -> None:
+        """As of ``$GRADIO_TEMP_DIR``: what else lies there stays."""
+        place = tmp_path / "tmp"
+        place.mkdir()
+        (place / "thesis.tex").touch()
+        program = (
+            "from boneage.webui import guard; own = guard.own_folder(); guard.sweep_all(-1);"
+            "print(own.parent, oct(own.stat().st_mode))"
+        )
+        said = subprocess.check_output(
+            [sys.executable, "-c", program],
+            env={**os.environ, "GRADIO_TEMP_DIR": str(place)},
+            text=True,
+        )
+        assert said.split() == [str(place), "0o40700"]
+        assert [path.name for path in place.iterdir()] == ["thesis.tex"]
 
     def test_results_of_a_session_are_forgotten(self, site: Site, film: bytes) -> None:
         path = site.upload("forgotten.webp", film)
@@ -317,6 +340,8 @@ class TestFiles:
         for path in (
             str(rsna_test_dir / "images" / "4360.webp"),
             f"{guard.own_folder()}/../{rsna_test_dir}/images/4360.webp",
+            "\0",
+            "\ud800",
             "/etc/passwd",
         ):
             answer = site.call(path)

@@ -40,7 +40,10 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 def served(copy: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     """The routes alone, on a folder beside a secret."""
     shutil.copytree(copy, copy / "results", ignore=lambda *_: ["results"])
-    (copy / "secret.txt").write_text("secret")
+    (copy / "results" / "figures").mkdir()
+    (copy / "results" / "figures" / "some.png").write_bytes(b"figure")
+    for name in ("secret.txt", "results/cases.csv", "results/assessments.csv"):
+        (copy / name).write_text("secret")
     monkeypatch.setattr(bundled, "folder", lambda name: copy / name)
     return TestClient(Starlette(routes=results.routes()))
 
@@ -141,13 +144,16 @@ def test_no_routes_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_results_are_served(served: TestClient, copy: Path) -> None:
-    answer = served.get("/results/tables.md")
-    assert answer.content == (copy / "tables.md").read_bytes()
+    for name in ("tables.md", "figures/some.png"):
+        assert served.get(f"/results/{name}").content == (copy / "results" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
     "path",
     [
+        "cases.csv",
+        "assessments.csv",
+        "run.json",
         "../secret.txt",
         "%2e%2e/secret.txt",
         "..%2fsecret.txt",
