@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A test must never reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).parent.parent
-SLOW = ("weights", "webui", "train")  # folders
+SLOW = ("train", "webui", "weights", "evaluate")  # folders
+LARGE = 4_000_000  # weights of a layer
+
+# No test speaks TLS, and each client that reads the authorities' certificates takes 50 ms.
+ssl.SSLContext.load_verify_locations = lambda *_, **__: None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow files: at the end, one would keep a single core busy."""
     items.sort(key=lambda item: item.path.parent.name not in SLOW)
+
+
+@pytest.fixture
+def no_large_fills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VGG's fully connected layers stay as memory has them: to fill them takes seconds."""
+    from torch import nn
+
+    reset, normal = nn.Linear.reset_parameters, nn.init.normal_
+
+    def reset_unless_large(layer: nn.Linear) -> None:
+        if layer.weight.numel() < LARGE:
+            reset(layer)
+
+    def normal_unless_large(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        return tensor if tensor.numel() > LARGE else normal(tensor, *arguments, **options)
+
+    monkeypatch.setattr(nn.Linear, "reset_parameters", reset_unless_large)
+    monkeypatch.setattr(nn.init, "normal_", normal_unless_large)
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,10 @@ from benchmarks.measure import (
     measure,
     rows_apart,
 )
-from boneage import hub, images, volumes
+from boneage import datasets, hub, images, volumes
 from boneage.__main__ import main as boneage_command
 from boneage.errors import InputError
+from train.__main__ import thinned
 
 SMALL_RECIPE = """
 summary = "A small one"
@@ -169,6 +170,9 @@ def test_small_runs(
 ) -> None:
     (tmp_path / "tiny.toml").write_text(SMALL_RECIPE)
     monkeypatch.setattr("train.recipe.FOLDER", tmp_path)
+    monkeypatch.setattr(reading, "SIZE", (450, 600))
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda root: thinned(load(root), 12))
     found = list(benchmark.run(repeats=1, **options))
     assert len(found) == rows
     assert all(row.measured.seconds > 0 and row.floor.seconds > 0 for row in found)

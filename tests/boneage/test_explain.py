@@ -21,6 +21,8 @@ from boneage.models.finetuned import FineTuned
 from boneage.models.registry import build
 from boneage.predictor import Assessment, Box, ModelReference
 
+pytestmark = pytest.mark.usefixtures("no_large_fills")
+
 
 def assessment(*boxes: Box) -> Assessment:
     return Assessment(

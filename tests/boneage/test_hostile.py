@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def large_png(side: int) -> bytes:
     return signature + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
+@cache
 def packed(megabytes: int) -> bytes:
     packer = zlib.compressobj(1)
     return b"".join(packer.compress(bytes(2**20)) for _ in range(megabytes)) + packer.flush()

@@ -10,6 +10,9 @@ import os
 import shutil
 import sys
 import zipfile
+from collections.abc import Iterator
+from copy import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,14 @@ from boneage.batch import Item, Outcome, Source
 from boneage.errors import InputError
 from boneage.ledger import FAILURES, LEDGER, MAX_NAME, Ledger, Places, replacing
 from boneage.predictor import Assessment, ModelReference, Predictor
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded_once() -> Iterator[None]:
+    """Weights are read once, however many commands are run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "load", cache(Predictor.load))
+        yield
 
 
 @pytest.fixture
@@ -578,7 +589,7 @@ def test_a_table_is_replaced_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_settings_tell_configuration_and_precision(untrained: Path) -> None:
-    predictor = Predictor.load(untrained, precision="fp32")
+    predictor = copy(Predictor.load(untrained, precision="fp32"))
     settings = predictor.settings
     assert len(settings) == 12
     predictor.config = dict(reversed(predictor.config.items()))

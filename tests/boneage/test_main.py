@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ from boneage import bundled, explain, hub, images
 from boneage.__main__ import main
 from boneage.predictor import Predictor
 from boneage.report import HEAT_MAP_OPACITY
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded_once() -> Iterator[None]:
+    """Weights are read once, however many commands are run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "load", cache(Predictor.load))
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from boneage.__main__ import main
 from boneage.errors import InputError
 
 
+@cache
 def png(rsna_test_dir: Path, id: str) -> bytes:
     buffer = io.BytesIO()
     Image.open(rsna_test_dir / "images" / f"{id}.webp").convert("L").save(buffer, "PNG")

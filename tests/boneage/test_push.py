@@ -37,18 +37,27 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_client_at(f"http://127.0.0.1:{port}", tmp_path / "client", monkeypatch)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_network() -> Iterator[None]:
+    """A network of few weights: here they are only moved."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("boneage.models.literature.BoNet.CHANNELS", (4,) * 5)
+        patch.setattr("boneage.models.literature.BoNet.HIDDEN", 8)
+        yield
+
+
 def make_weights(folder: Path, config: dict[str, Any], seed: int) -> Path:
     """A weights folder of a small network that was never trained."""
     import torch
 
     torch.manual_seed(seed)
-    architecture = {"name": "finetuned", "arguments": {"backbone": "mobilenet_v2", "sexes": 2}}
+    architecture = {"name": "bonet", "arguments": {"sexes": 2}}
     model = build(architecture["name"], architecture["arguments"])
     return hub.save(folder, model, config | {"architecture": architecture})
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory, untrained: Path, small_network: None) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "tiny"
     return make_weights(folder, hub.load_config(untrained), seed=0)
 
@@ -260,7 +269,9 @@ class TestFetchRefuses:
             Predictor.load(REPO, revision=asked)
 
     def test_an_unknown_repository(self, fake: FakeHub) -> None:
-        with pytest.raises(InputError, match="no folder someone/else here, and the Hub has no repository"):
+        with pytest.raises(
+            InputError, match="no folder someone/else here, and the Hub has no repository"
+        ):
             Predictor.load("someone/else")
 
     def test_an_unknown_token(self, fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ from tests.hub_server import NAMESPACE, FakeHub, point_client_at, serve
 WEIGHTS, SPACE = f"{NAMESPACE}/bone-age", f"{NAMESPACE}/page"
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 FEW = ("app.py", "LICENSE", "boneage/models")
-# Builds the page, but does not serve it; without what the Space's requirements leave out.
+# Builds the page, but neither serves it nor builds the network that it would wait for; without what
+# the Space's requirements leave out.
 START = """
 import sys
 for name in ("accelerate", "openpyxl"):
@@ -35,7 +36,10 @@ def loaded(folder, **options):
     print(predictor.id, predictor.revision)
     return predictor
 space.load_pinned = loaded
-page.launch = lambda blocks, host, port: print(boneage.__file__, host, port, len(blocks.blocks))
+app.prepare = lambda predictor: None
+page.launch = lambda blocks, host, port: print(
+    boneage.__file__, host, port, len(blocks.blocks), "torch" in sys.modules
+)
 sys.exit(app.main([]))
 """
 
@@ -196,10 +200,11 @@ class TestFolder:
         served, address, launched = run.stdout.splitlines()
         assert served == f"{WEIGHTS} {weights.revision}"
         assert address.startswith("boneage: http://0.0.0.0:7860 ")
-        package, host, port, components = launched.split()
+        package, host, port, components, torch = launched.split()
         assert Path(package) == folder / "boneage" / "__init__.py"
         assert (host, port) == ("0.0.0.0", "7860")
         assert int(components) > 50
+        assert torch == "False"  # the page does not wait for it
 
     @pytest.mark.usefixtures("few")
     def test_it_overwrites_nothing(

@@ -112,9 +112,15 @@ def _copy(folder: Path, ids: Sequence[str], patients: dict[str, str] | None = No
 
 
 @pytest.fixture(autouse=True)
-def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures of few pixels: most tests look at something else."""
+def unpainted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and painted, of few pixels, where a module is ``PAINTED``.
+
+    The others look at something else.
+    """
     monkeypatch.setattr("evaluate.figures.DPI", 30)
+    if not getattr(request.module, "PAINTED", False):
+        touch = "matplotlib.figure.Figure.savefig"
+        monkeypatch.setattr(touch, lambda self, path, **_: Path(path).touch())
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from evaluate.figures import (
 from evaluate.records import groups
 from evaluate.run import Dataset, evaluate
 
+PAINTED = True
+
 
 def test_figures_are_drawn(
     hands: Dataset, stub: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,7 +75,7 @@ def resized(pixels: np.ndarray, factor: float, method: Image.Resampling) -> Radi
 
 def deep_png(pixels: np.ndarray) -> Radiograph:
     file = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint16) * 257).save(file, "PNG")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(file, "PNG", compress_level=1)
     return images.read(file.getvalue())
 
 

@@ -11,6 +11,8 @@ from boneage.errors import InputError
 from boneage.models.arcnn import ARCNN
 from boneage.models.finetuned import EarlyFusion, FineTuned, LateFusion
 
+pytestmark = pytest.mark.usefixtures("no_large_fills")
+
 
 @pytest.fixture
 def images() -> Tensor:

@@ -16,8 +16,10 @@ from boneage.models.hierarchical import (
 )
 from boneage.models.registry import BACKBONES
 
+pytestmark = pytest.mark.usefixtures("no_large_fills")
 
-@cache  # torchvision takes seconds to fill a VGG's fully connected layers, which are not kept
+
+@cache
 def built(backbone: str, **settings: object) -> HierarchicalVGG:
     torch.manual_seed(0)
     return HierarchicalVGG(backbone, **settings)
