@@ -668,12 +668,18 @@ class TestInputs:
         assert [row["id"] for row in rows(said.out)] == ["4400", "4402", "4403"]
         assert "4401.webp: sexes.csv, row 3: sex is 'girlish'" in said.err
 
-    def test_bad_batch_size(
-        self, folder: Path, untrained: Path, capsys: pytest.CaptureFixture
+    def test_bad_options_lose_nothing(
+        self, folder: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
+        (tmp_path / FAILURES).write_text("of an earlier run")
         command = ["assess", str(folder), "--sex", "F", "--weights", str(untrained)]
-        assert main([*command, "--batch-size", "0"]) == 2
-        assert "at least 1" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as end:
+            main([*command, "--batch-size", "0", "--out", str(tmp_path)])
+        assert end.value.code == 2
+        assert "0 is too few" in capsys.readouterr().err
+        assert (tmp_path / FAILURES).read_text() == "of an earlier run"
+        assert main([*command, "--report"]) == 2
+        assert "give one with --out" in capsys.readouterr().err
 
     def test_a_zip_of_radiographs_as_dicom_is_none(
         self, repo_root: Path, tmp_path: Path, untrained_adult: Path, capsys: pytest.CaptureFixture
