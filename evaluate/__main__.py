@@ -83,7 +83,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument(
         "--from-cases", type=Path, metavar="FILE",
-        help="assess nothing: make tables, metrics.json and figures again from this cases.csv",
+        help="assess nothing: make tables, metrics.json and figures again from this cases.csv; "
+        "without --data and --split as they were, figures that show images are left out",
     )  # fmt: skip
     return p
 
@@ -110,7 +111,7 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     if args.weights and not args.data:  # of the bundled data, those the weights are for
         tasks = {hub.load_config(folder)["task"] for folder in args.weights}
         datasets = [dataset for dataset in datasets if dataset.folder.task in tasks]
-    annotated = [] if args.data else [_annotated()]
+    annotated = [_annotated()] if args.from_cases or not args.data else []
     if args.from_cases:
         report = render(args.from_cases, out, datasets, annotated)
     else:

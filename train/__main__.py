@@ -137,13 +137,17 @@ def run(args: argparse.Namespace) -> int:
     from boneage.transforms import Preprocess
     from train.data import Batches, build_cache
     from train.initialisation import NewNetwork, initialised
-    from train.loop import CHECKPOINT, Trainer
+    from train.loop import CHECKPOINT, Trainer, read_checkpoint
 
     recipe = chosen_recipe(args)
     resuming = (args.out / CHECKPOINT).exists()
     if resuming and not args.resume:
         raise InputError(
             f"{args.out} holds a run already: add --resume to go on with it, or take another name."
+        )
+    if not resuming and (args.out / "weights" / hub.CONFIG).exists():
+        raise InputError(
+            f"{args.out} holds trained weights, but no checkpoint to go on from: take another name."
         )
     if not (resuming or args.init or args.pretrained):
         refuse_random_weights(recipe)
@@ -171,7 +175,10 @@ def run(args: argparse.Namespace) -> int:
         # A checkpoint holds the weights, and the config that tells where they came from.
         start = ((), False) if resuming else (args.init, args.pretrained)
         model, origin = initialised(network, *start)
-    precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
+    if resuming and args.precision == "auto":  # measured anew it could differ
+        precision = read_checkpoint(args.out)[1]["precision"]
+    else:
+        precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.
     buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buffers])

@@ -309,12 +309,7 @@ class Trainer:
         Raises:
             InputError: if it is damaged or of another run.
         """
-        path = self.out / CHECKPOINT
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            before = json.loads(state["run"])
-        except Exception:  # torch, zipfile and pickle raise many types on a damaged file
-            raise InputError(f"The checkpoint of {self.out.name} is damaged.") from None
+        state, before = read_checkpoint(self.out)
         # Through JSON, which makes lists of tuples, like the other.
         now = json.loads(json.dumps(self.fingerprint()))
         if now.keys() != before.keys():
@@ -334,6 +329,19 @@ class Trainer:
         self.schedule.restore(state["schedule"])
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.records = json.loads(state["records"])
+
+
+def read_checkpoint(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checkpoint of a run's folder, and the :meth:`Trainer.fingerprint` of its run.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    try:
+        state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
+        return state, json.loads(state["run"])
+    except Exception:  # torch, zipfile and pickle raise many types on a damaged file
+        raise InputError(f"The checkpoint of {out.name} is damaged.") from None
 
 
 def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:

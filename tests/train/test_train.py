@@ -163,6 +163,16 @@ class TestResume:
         assert provenance["initialisation"]["file"] == "first.safetensors"
         assert [record["epoch"] for record in records(tmp_path / "run")] == [1, 2]
 
+    def test_resuming_keeps_to_the_precision(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Though another would be chosen now."""
+        assert run(*NO_EPOCH) == 0
+        monkeypatch.setattr("train.__main__.chosen_precision", lambda *_: "bf16")
+        assert run("--resume", "--precision", "auto", *NO_EPOCH) == 0
+        state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
+        assert json.loads(state["run"])["precision"] == "no"
+
     def test_images_of_another_size_are_another_run(
         self, run: Run, copied: Path, capsys: pytest.CaptureFixture
     ) -> None:
@@ -182,6 +192,13 @@ class TestResume:
         assert run() == 2
         assert "--resume" in capsys.readouterr().err
         assert (tmp_path / "run" / loop.CHECKPOINT).read_bytes() == b"precious"
+        (tmp_path / "run" / loop.CHECKPOINT).unlink()
+        (tmp_path / "run" / "weights").mkdir()
+        (tmp_path / "run" / "weights" / hub.CONFIG).write_text("precious")
+        for options in ((), ("--resume",)):
+            assert run(*options) == 2
+            assert "holds trained weights" in capsys.readouterr().err
+        assert (tmp_path / "run" / "weights" / hub.CONFIG).read_text() == "precious"
 
 
 class TestRun:
