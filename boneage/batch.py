@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from boneage.predictor import Assessment, Predictor
 
 MAX_FILES = 200_000
+"""The most files that a zip may hold."""
 ENTRIES = 10
 """Entries of a zip for each file that is accepted: folders and what systems add are entries too."""
-"""The most files that a zip may hold."""
 MAX_HELD = 512 * 2**20
 """Bytes of decoded pixels from which no further radiograph is read ahead."""
 SAME_NAME = "The zip holds another file of the same name before this one."
