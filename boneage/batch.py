@@ -128,7 +128,7 @@ def sources(
         inside = [Source(path, _id(path))]
         # Unlike its namesake of Path, os.path.isfile is false where the system forbids to look.
         if path.suffix.lower() == ".zip" and os.path.isfile(path) and not whole(path):
-            inside = _members(path, MAX_FILES if most is None else ENTRIES * most)
+            inside = _members(path, MAX_FILES if most is None else min(ENTRIES * most, MAX_FILES))
         found += inside
         if most_bytes is not None:
             size += sum(map(_size, inside))

@@ -59,6 +59,7 @@ _HEADER = [
     )
 ]
 _START = 2**16  # bytes of a file that hold its modality
+_FIRST = [tag_for_keyword(keyword) for keyword in ("ImageType", "Modality")]
 _PIXELS = [tag_for_keyword(keyword) for keyword in dicom.PIXEL_KEYWORDS]
 _ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """Enhanced and legacy-converted enhanced CT: a whole series in one file."""
@@ -174,8 +175,10 @@ def holds_slices(source: Path) -> bool:
     """Whether the files of a folder, not those in folders below, or of a zip include CT slices."""
     for start in _starts(source):
         with suppress(Exception), images.quiet():  # damaged ones raise many undocumented types
-            if is_dicom(start) and dicom.modality(start) == "CT":
-                return True
+            if is_dicom(start):
+                header, _ = dicom.parse(start, _FIRST, until=_FIRST[-1])
+                if dicom.text(header, "Modality") == "CT" and not _kinds(header) & _NO_SLICE:
+                    return True
     return False
 
 
@@ -287,14 +290,17 @@ def _select(files: Iterator[Callable[[], bytes]]) -> tuple[list[Slice], tuple[st
     return slices, tuple(notes)
 
 
+def _kinds(header: Dataset) -> set[str]:
+    return {value.strip().upper() for value in dicom.text(header, "ImageType").split("\\")}
+
+
 def _why_no_slice(header: Dataset) -> str | None:
     modality = dicom.text(header, "Modality")
     if modality != "CT":
         return f"modality {modality}" if modality.isalpha() and len(modality) < 7 else "no modality"
     if dicom.text(header, "SOPClassUID") in _ENHANCED or int(header.get("NumberOfFrames") or 1) > 1:
         return "enhanced CT (a whole series in one file), which cannot be read"
-    kinds = {value.strip().upper() for value in dicom.text(header, "ImageType").split("\\")}
-    if kinds & _NO_SLICE:
+    if _kinds(header) & _NO_SLICE:
         return "localizers and derived pictures"
     if any(not header.get(keyword) for keyword in _PLACE):
         return "images that do not say where they lie"

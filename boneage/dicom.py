@@ -200,16 +200,6 @@ _UNCOMPRESSED = (
 )
 
 
-def modality(start: bytes) -> str:
-    """The Modality by the first bytes of a file, some kB; empty where they do not hold it.
-
-    May raise whatever pydicom raises.
-    """
-    tag = tag_for_keyword("Modality")
-    dataset, _ = parse(start, [tag], until=tag)
-    return text(dataset, "Modality")
-
-
 def parse(
     data: bytes, tags: Sequence[int] = _ALLOWED, until: int | None = None
 ) -> tuple[Dataset, UID]:

@@ -23,7 +23,9 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         action: does the work and returns the exit code.
     """
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()  # or what is left would be written, and fail, after this
+        return code
     except InputError as error:
         message = str(error)
     except KeyboardInterrupt:

@@ -73,6 +73,8 @@ def list_files(
         InputError: for a path that does not exist, a folder without files, or ``out`` itself.
     """
     left_out = {path.resolve() for path in (out, table) if path}
+    if table:
+        left_out.add(table.parent.resolve() / table.name)  # a link to it
     places = Places(Path())
     found, known = Files(), set()
     for path in paths:
@@ -128,4 +130,5 @@ def _inside(folder: Path, volumes: bool, left_out: set[Path], found: Files) -> I
 
 def _is_among(resolved: set[Path], path: Path) -> bool:
     # By name first: to resolve each of many files takes long.
-    return any(path.name == other.name and path.resolve() == other for other in resolved)
+    here = (other for other in resolved if path.name == other.name)
+    return any(other in (path.resolve(), path.parent.resolve() / path.name) for other in here)

@@ -45,7 +45,7 @@ def open_zip(file: Path | BinaryIO, most: int, name: str = "The zip") -> zipfile
         if len(archive.infolist()) <= most:  # the record may understate it
             return archive
         archive.close()
-    raise InputError(f"{name} holds more than {most} files, or names too long for them.")
+    raise InputError(f"{name} holds more than {most} entries, or names too long for them.")
 
 
 def files_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

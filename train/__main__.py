@@ -175,10 +175,10 @@ def run(args: argparse.Namespace) -> int:
         # A checkpoint holds the weights, and the config that tells where they came from.
         start = ((), False) if resuming else (args.init, args.pretrained)
         model, origin = initialised(network, *start)
-    if resuming and args.precision == "auto":  # measured anew it could differ
-        precision = read_checkpoint(args.out)[1]["precision"]
-    else:
-        precision = chosen_precision(args.precision, model, recipe.preprocess["size"])
+    wanted = args.precision
+    if resuming and wanted == "auto":  # measured anew it could differ
+        wanted = read_checkpoint(args.out)[1].get("precision", wanted)
+    precision = chosen_precision(wanted, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.
     buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buffers])

@@ -105,6 +105,8 @@ class Trainer:
         Raises:
             InputError: if the training diverges.
         """
+        if not self.step and not self.records:
+            self.save_checkpoint()  # so that no weights are ever there without one
         if not self.schedule.total and not self.records:
             self.end_epoch({"epoch": 0})
         while self.step < self.schedule.total:

@@ -69,13 +69,16 @@ class Given:
     without_file: Sequence[str] = ()
 
 
-def gather(files: Sequence[str] | None, table: str | None, sex: str | None) -> Given:
+def gather(
+    files: Sequence[str] | None, table: str | None, sex: str | None, *, needs_sex: bool = True
+) -> Given:
     """Files and zips that were uploaded, with what the table says of them.
 
     Args:
         files: their paths.
         table: path of the CSV, if any.
         sex: for those of which the table says none.
+        needs_sex: whether the weights do.
 
     Raises:
         InputError: nothing given, more than the tab's limits, or a table that is wrong.
@@ -96,7 +99,8 @@ def gather(files: Sequence[str] | None, table: str | None, sex: str | None) -> G
             raise InputError(tab.GONE)
         with path.open("rb") as opened:
             cases = case_table.read(opened.read(case_table.MAX_BYTES + 1), path.name, "hand")
-    return Given(cases.items(sources, known), cases.report(sources), cases.without_file(sources))
+    items = cases.items(sources, known, needs_sex=needs_sex)
+    return Given(items, cases.report(sources), cases.without_file(sources))
 
 
 def example(predictor: Predictor) -> Given:
@@ -179,7 +183,8 @@ def run_files(
     predictor: Predictor, visit: Visit, files: list[str] | None, table: str | None, sex: str | None
 ) -> Iterator[Any]:
     """:func:`run` of what was uploaded."""
-    yield from run(predictor, visit, lambda: gather(files, table, sex))
+    needs_sex = bool(predictor.sexes)
+    yield from run(predictor, visit, lambda: gather(files, table, sex, needs_sex=needs_sex))
 
 
 def run_example(predictor: Predictor, visit: Visit) -> Iterator[Any]:
@@ -201,7 +206,7 @@ def assess_files(
         gr.Error: whatever is wrong with the input as a whole, in one sentence.
     """
     try:
-        given = gather(files, table, sex)
+        given = gather(files, table, sex, needs_sex=bool(predictor.sexes))
     except InputError as error:
         raise gr.Error(str(error), print_exception=False) from None
     outcomes = batch.assess(predictor, given.items, batch_size=BATCH_SIZE, threads=THREADS)
@@ -298,8 +303,9 @@ def _endpoint(predictor: Predictor) -> None:
             api_description=f"Assess at most {MAX_FILES} radiographs of hands, or zips of them; "
             "table is a CSV file (id or file, sex or male, optionally boneage in months) or empty; "
             "sex is F or M for those of which the table says none, or empty for the DICOM files' "
-            "own. Returns assessments, failures (file, id and reason), and where there are "
-            "reference ages a summary of the errors, else null.",
+            "own. Returns assessments, each with its file, failures (file, id and reason; no file "
+            "for a row of the table that has none), and where there are reference ages a summary "
+            "of the errors, else null.",
             **GROUP,
         )
 

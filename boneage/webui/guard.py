@@ -118,9 +118,9 @@ def sweep(folder: Path, age: float) -> None:
     """Delete files last changed more than ``age`` seconds ago, and folders that are empty then."""
     limit = datetime.now().timestamp() - age
     for root, folders, files in os.walk(folder, topdown=False):
-        for path in (Path(root) / name for name in files if name != MARKER):
+        for path in (Path(root) / name for name in files):
             with suppress(OSError):
-                if path.lstat().st_ctime <= limit:
+                if path != folder / MARKER and path.lstat().st_ctime <= limit:
                     path.unlink()
         for path in (Path(root) / name for name in folders):
             with suppress(OSError):  # not empty

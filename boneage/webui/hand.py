@@ -43,10 +43,12 @@ class Visit(tab.Visit):
     Attributes:
         framing: what of the radiograph is assessed, and which way up.
         years: chronological age as the file states it.
+        replaces: the radiograph that is being read takes the place of another.
     """
 
     framing: Framing = WHOLE
     years: float | None = None
+    replaces: bool = False
 
     def empty(self) -> None:
         """Forget the radiograph."""
@@ -109,30 +111,35 @@ def take(
         visitor chose before any film is not named: it may have been chosen since the file was sent,
         and naming the old one would take that choice back.
     """
-    replaces = visit.path is not None
+    replaces = visit.path is not None or visit.replaces
     if replaces:
         sex = None
     visit.empty()
+    visit.replaces = replaces
     turn, file = visit.turn, visit.files
     try:
         radiograph = images.read(path)
     except InputError as error:
         if visit.files != file:
             return OVERTAKEN
+        visit.replaces = False
         card = cards.problem(tab.UNREADABLE, str(error))
         return nothing(card, clear=replaces and visit.turn == turn)
     if visit.files != file:
         return OVERTAKEN
+    visit.replaces = False
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
     note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
-    own = example.sex if example else radiograph.sex
+    own = (example.sex if example else radiograph.sex) if served else None
     if example:
-        sex, note = own, "The example's own."
         visit.reference = example.age
-    elif own:
-        sex, note = own, "Filled in from the file: check that it is right."
+    if own:
+        sex = own
+        note = (
+            "The example's own." if example else "Filled in from the file: check that it is right."
+        )
     card = cards.BUSY if sex or not served else hand_cards.SEX_MISSING
-    if own and served and own not in served:
+    if own and own not in served:
         others = " and ".join(SEX_NAMES[each] for each in served)
         reason = f"It is of a {SEX_NAMES[own]}; these weights are for {others} cases only."
         sex, note, card = None, NO_NOTE, cards.problem(tab.UNREADABLE, reason)
@@ -154,13 +161,15 @@ def choose(visit: Visit) -> tuple[Any, Any]:
 def remove(visit: Visit) -> tuple[Any, ...]:
     """The visitor took the radiograph away; returns what :func:`take` does."""
     visit.empty()
+    visit.replaces = False
     return nothing(hand_cards.START, clear=True)
 
 
 def refuse_large(visit: Visit) -> tuple[Any, ...]:
     """The browser did not send a file because of its size; returns what :func:`take` does."""
-    replaces = visit.path is not None
+    replaces = visit.path is not None or visit.replaces
     visit.empty()
+    visit.replaces = False
     return nothing(tab.too_large(MAX_BYTES), clear=replaces)
 
 
@@ -184,6 +193,8 @@ def renew(take: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]
 
     def taken(visit: Visit, *arguments: Any, **options: Any) -> tuple[Any, ...]:
         updates = take(visit, *arguments, **options)
+        if updates is OVERTAKEN:  # the fields are the other film's
+            return (visit, *(gr.skip(),) * (len(framing.values(WHOLE)) + 3), *updates)
         return (visit, *framing.values(visit.framing), None, None, visit.years, *updates)
 
     return taken

@@ -68,7 +68,7 @@ def build() -> None:
 
 
 def routes() -> list[BaseRoute]:
-    """Serve tables and figures below ``results/``; an evaluation's cases may be nobody's to see."""
+    """Serve tables and figures below ``results/``; the list of the cases may be nobody's to see."""
     from starlette.responses import FileResponse
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -32,21 +33,24 @@ def test_an_end_in_one_sentence(
     assert capsys.readouterr().err == said
 
 
-def test_a_reader_who_has_gone_is_no_error() -> None:
+@pytest.mark.parametrize("lines", [1, 10_000])
+def test_a_reader_who_has_gone_is_no_error(lines: int) -> None:
     """As in ``| head``."""
     program = (
         "import sys; from boneage.errors import run_command\n"
         "def action():\n"
-        "    for _ in range(10_000): print('a line')\n"
+        "    sys.stdin.read()\n"
+        f"    for _ in range({lines}): print('a line')\n"
         "    return 0\n"
         "sys.exit(run_command('assess', action))"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with subprocess.Popen([sys.executable, "-c", program], env=buffered, **pipes) as process:
+        assert process.stdin
         assert process.stdout
         assert process.stderr
-        process.stdout.readline()
         process.stdout.close()
+        process.stdin.close()  # now it prints
         assert process.stderr.read() == b""
     assert process.returncode == 141

@@ -53,6 +53,21 @@ def test_a_table_is_no_film(study: Path) -> None:
     assert table in list_files([study]).paths
     assert table not in list_files([study], table=table).paths
     assert list_files([table], table=table).paths == [table]
+    table.rename(study.parent / "ages.csv")
+    table.symlink_to(study.parent / "ages.csv")
+    assert table not in list_files([study], table=table).paths
+
+
+def test_a_localizer_is_no_volume(study: Path) -> None:
+    """What lies beside folders of series hides none of them."""
+    scout = dcmread(next((study / "two").glob("*.dcm")))
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    shutil.rmtree(study / "one")
+    for path in study.glob("*.*"):
+        path.unlink()
+    scout.save_as(study / "scout.dcm")
+    assert [path.name for path in list_files([study], volumes=True).paths] == ["scout.dcm", "two"]
+    assert len(volumes.read(study).hu) == 6
 
 
 def test_without_volumes_every_file_counts(study: Path) -> None:

@@ -117,7 +117,7 @@ class TestPrepareRsna:
         monkeypatch.setattr("boneage.rsna.MAX_ENTRIES", 0)
         monkeypatch.setattr("zipfile.ZipFile._RealGetContents", lambda _: pytest.fail("parsed"))
         assert main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]) == 2
-        assert ".zip holds more than 0 files" in capsys.readouterr().err
+        assert ".zip holds more than 0 entries" in capsys.readouterr().err
 
     @pytest.mark.parametrize("damage", ["checksum", "encrypted", "bomb"])
     def test_damaged_archives_are_refused(

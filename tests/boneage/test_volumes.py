@@ -121,7 +121,7 @@ class TestRead:
         monkeypatch.setattr("zipfile.ZipFile._RealGetContents", lambda _: pytest.fail("parsed"))
         for source in (path, path.read_bytes()):
             assert volumes.is_volume(source)
-            with pytest.raises(InputError, match="The zip holds more than 5 files"):
+            with pytest.raises(InputError, match="The zip holds more than 5 entries"):
                 volumes.read(source)
 
     def test_identity_is_not_shown(self) -> None:

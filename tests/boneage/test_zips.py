@@ -50,10 +50,10 @@ def test_up_to_the_limit(comment: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("comment", [b"", b"of the archive"])
 def test_too_many_are_not_parsed(comment: bytes, tmp_path: Path, unparsed: None) -> None:
     content = zipped(5, comment=comment)
-    with pytest.raises(InputError, match="The zip holds more than 4 files"):
+    with pytest.raises(InputError, match="The zip holds more than 4 entries"):
         open_zip(io.BytesIO(content), 4)
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.zip holds more than 4 files"):
+    with pytest.raises(InputError, match=r"a\.zip holds more than 4 entries"):
         open_zip(tmp_path / "a.zip", 4, "a.zip")
 
 
@@ -66,14 +66,14 @@ def test_zip64(monkeypatch: pytest.MonkeyPatch) -> None:
     content = zipped_64(5, monkeypatch)
     assert len(open_zip(io.BytesIO(content), 5).infolist()) == 5
     monkeypatch.setattr("zipfile.ZipFile._RealGetContents", lambda _: pytest.fail("parsed"))
-    with pytest.raises(InputError, match="more than 4 files"):
+    with pytest.raises(InputError, match="more than 4 entries"):
         open_zip(io.BytesIO(content), 4)
 
 
 def test_a_count_that_is_too_low() -> None:
     content = bytearray(zipped(5))
     struct.pack_into("<2H", content, len(content) - 14, 1, 1)
-    with pytest.raises(InputError, match="more than 4 files"):
+    with pytest.raises(InputError, match="more than 4 entries"):
         open_zip(io.BytesIO(content), 4)
 
 

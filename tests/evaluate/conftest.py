@@ -113,9 +113,9 @@ def _copy(folder: Path, ids: Sequence[str], patients: dict[str, str] | None = No
 
 @pytest.fixture(autouse=True)
 def unpainted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, and painted, of few pixels, where a module is ``PAINTED``.
+    """Figures have few pixels, and are painted only for modules that set ``PAINTED``.
 
-    The others look at something else.
+    The others look at something else: an empty file stands for each.
     """
     monkeypatch.setattr("evaluate.figures.DPI", 30)
     if not getattr(request.module, "PAINTED", False):

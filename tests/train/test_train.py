@@ -168,7 +168,7 @@ class TestResume:
     ) -> None:
         """Though another would be chosen now."""
         assert run(*NO_EPOCH) == 0
-        monkeypatch.setattr("train.__main__.chosen_precision", lambda *_: "bf16")
+        monkeypatch.setattr("boneage.precision.fast_bf16", lambda *_: True)
         assert run("--resume", "--precision", "auto", *NO_EPOCH) == 0
         state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
         assert json.loads(state["run"])["precision"] == "no"

@@ -150,9 +150,27 @@ def test_the_film_given_last_is_the_one_that_stays(
 
     for other in (film, letter):
         monkeypatch.setattr(images, "read", slowly)
-        assert hand.take(visit, other, "F") == (gr.skip(),) * 4
+        assert hand.renew(hand.take)(visit, other, "F") == (visit, *(gr.skip(),) * 13)
         assert visit.path == film
         assert visit.reference == 168.93
+
+
+def test_nor_does_the_sex_of_the_film_before_both_stay(
+    film: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit, read, updates = hand.Visit(), images.read, []
+
+    def slowly(path: str) -> Radiograph:
+        monkeypatch.setattr(images, "read", read)
+        updates.append(hand.take(visit, film, "F"))
+        return read(path)
+
+    hand.take(visit, film, "F")
+    monkeypatch.setattr(images, "read", slowly)
+    assert hand.take(visit, film, "F") == hand.OVERTAKEN
+    ((_, _, sex, result),) = updates
+    assert sex["value"] is None
+    assert result == hand_cards.SEX_MISSING
 
 
 def test_weights_of_one_sex(film: str) -> None:
@@ -179,8 +197,11 @@ def test_weights_that_need_no_sex(film: str) -> None:
             return [replace(found, sex=None)]
 
     visit = hand.Visit()
-    *_, result = hand.take(visit, film, None, served=())
-    assert result == cards.BUSY
+    case = Case("4360", Path(film), "test", 168.93, "M")
+    for example in (case, None):
+        _, _, sex, result = hand.take(visit, film, None, example, served=())
+        assert sex.get("value") is None  # the choice is not there
+        assert result == cards.BUSY
     assert '<data value="120.00">' in hand.assess(Without(), visit, None, *NO_AGE)
     assert framing.begin(visit, None, needs_sex=False) == cards.BUSY
     assert framing.begin(visit, None) == hand_cards.SEX_MISSING

@@ -34,10 +34,8 @@ KINDS = ("resnet18", "resnet50", "mobilenet_v2", "vgg11_bn", "googlenet")
 def test_same_features_as_torchvision(name: str) -> None:
     torch.manual_seed(0)
     network = torchvision_network(name, pretrained=False).eval()
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):  # a ramp, so that no two features weigh the same
-            ramp = torch.linspace(-0.01, 0.01, layer.in_features)
-            layer.weight.data.copy_(ramp.expand_as(layer.weight))
+    if name.startswith("vgg"):
+        network.classifier = nn.Identity()  # what enters it is compared
     backbone = Backbone(name).eval()
     backbone.load_state_dict(network.state_dict(), strict=False)
     images = torch.randn(1, 3, 64, 64)

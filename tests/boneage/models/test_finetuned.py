@@ -11,8 +11,6 @@ from boneage.errors import InputError
 from boneage.models.arcnn import ARCNN
 from boneage.models.finetuned import EarlyFusion, FineTuned, LateFusion
 
-pytestmark = pytest.mark.usefixtures("no_large_fills")
-
 
 @pytest.fixture
 def images() -> Tensor:
@@ -22,6 +20,7 @@ def images() -> Tensor:
 
 
 class TestFineTuned:
+    @pytest.mark.usefixtures("no_large_fills")
     @pytest.mark.parametrize("backbone", ["vgg11_bn", "googlenet", "resnet18", "mobilenet_v2"])
     def test_one_linear_unit(self, backbone: str, images: Tensor) -> None:
         model = FineTuned(backbone).eval()
