@@ -303,7 +303,7 @@ class TestArchives:
     def test_bombs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         content = zipped(series([0, -3]))
         monkeypatch.setattr("boneage.ct_series.MAX_ENTRIES", 1)
-        with pytest.raises(InputError, match="more than 1 files"):
+        with pytest.raises(InputError, match="more than 1 entries"):
             volumes.read(content)
         monkeypatch.undo()
         monkeypatch.setattr("boneage.images.MAX_BYTES", 2000)
