@@ -218,7 +218,7 @@ _S12 = (
 _EQUAL_TIME = (
     "With parts and without, for the same processor time from the same weights, which had been "
     f"trained with parts: the released AR-CNN and {EQUAL_TIME}, in table A3's comparison. "
-    "docs/experiments.md has their epochs."
+    "docs/experiments.md has their epochs. Of no other AR-CNN is that said."
 )
 
 
