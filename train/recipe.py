@@ -55,7 +55,7 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.accumulate) < 1 or self.epochs < 0:
-            raise InputError("Epochs must be at least 0, batch_size and accumulate 1.")
+            raise InputError("Epochs must be at least 0, batch_size and accumulate at least 1.")
         if self.schedule not in ("cosine", "plateau"):
             raise InputError(f"Unknown schedule {self.schedule!r}; known are cosine, plateau.")
         if self.batch_size % self.accumulate:

@@ -50,7 +50,9 @@ class Site:
 
     def call(self, path: str, session: str | None = None) -> httpx.Response:
         body = {"data": [{"path": path, "meta": FILE}, "F"], "session_hash": session}
-        return httpx.post(f"{self.url}gradio_api/call/hand", json=body, timeout=60)
+        url, kind = f"{self.url}gradio_api/call/hand", {"Content-Type": "application/json"}
+        # Escaped, so that halves of surrogate pairs can be sent.
+        return httpx.post(url, content=json.dumps(body), headers=kind, timeout=60)
 
     def answer(self, path: str, session: str | None = None) -> str:
         event = self.call(path, session).raise_for_status().json()["event_id"]
