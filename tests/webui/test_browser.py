@@ -98,12 +98,15 @@ def test_changes_in_quick_succession_end_in_the_last(
     for sex in ("Female", "Male", "Female", "Male", "Female"):
         choose(page, sex)
     age = expected(predictor, small, "F").age
-    # Results of the choices before may be seen on the way.
+    # Results of the choices before may be seen on the way, so it has to stay for a while.
     page.wait_for_function(
-        f"Math.abs(document.querySelector('{AGE}')?.value - {age}) < 0.01"
-        " && !document.querySelector('#hand-result .busy')"
+        f"""() => {{
+          const right = Math.abs(document.querySelector('{AGE}')?.value - {age}) < 0.01
+            && !document.querySelector('#hand-result .busy');
+          window.since = right ? (window.since ?? Date.now()) : undefined;
+          return right && Date.now() - window.since > 1500;
+        }}"""
     )
-    page.wait_for_timeout(500)
     assert shown_age(page, "Female") == pytest.approx(age, abs=0.01)
 
 
