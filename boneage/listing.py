@@ -72,19 +72,18 @@ def list_files(
     Raises:
         InputError: for a path that does not exist, a folder without files, or ``out`` itself.
     """
-    left_out = {path.resolve() for path in (out, table) if path}
-    if table:
-        left_out.add(table.parent.resolve() / table.name)  # a link to it
+    left_out = out.resolve() if out else None
     places = Places(Path())
     found, known = Files(), set()
     for path in paths:
         if path.is_dir():
-            if path.resolve() in left_out:
+            if path.resolve() == left_out:
                 raise InputError(
                     "--out is the folder that is assessed: give another, which may lie inside it."
                 )
             closed = len(found.closed)
-            inside = list(_inside(path, volumes, left_out, found))
+            every = _inside(path, volumes, left_out, found)
+            inside = [file for file in every if not (table and _is_same(file, table))]
             if not inside and len(found.closed) == closed:
                 said = f"The folder {path.resolve().name} holds no files."
                 raise InputError(" ".join([said, *found.notes()]))
@@ -101,7 +100,7 @@ def list_files(
     return found
 
 
-def _inside(folder: Path, volumes: bool, left_out: set[Path], found: Files) -> Iterator[Path]:
+def _inside(folder: Path, volumes: bool, left_out: Path | None, found: Files) -> Iterator[Path]:
     """Files and volumes of a folder; what else is in it is noted in ``found``."""
     is_one = False
     try:
@@ -117,18 +116,17 @@ def _inside(folder: Path, volumes: bool, left_out: set[Path], found: Files) -> I
         if is_junk(path.name):
             continue
         if not os.path.isdir(path):  # nor a link that leads nowhere: reading it says so
-            if not is_one and not _is_among(left_out, path):
+            if not is_one:
                 yield path
         elif path.is_symlink():  # it may lead back up
             found.linked += 1
-        elif not _is_among(left_out, path):
+        elif path.resolve() != left_out:
             if os.path.exists(path / LEDGER):
                 found.results.append(path)
             else:
                 yield from _inside(path, volumes, left_out, found)
 
 
-def _is_among(resolved: set[Path], path: Path) -> bool:
+def _is_same(one: Path, other: Path) -> bool:
     # By name first: to resolve each of many files takes long.
-    here = (other for other in resolved if path.name == other.name)
-    return any(other in (path.resolve(), path.parent.resolve() / path.name) for other in here)
+    return one.name == other.name and os.path.realpath(one) == os.path.realpath(other)

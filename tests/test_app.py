@@ -99,19 +99,15 @@ def test_the_network_is_built_while_the_page_is_served(
     assert capsys.readouterr().err == (f"boneage: {error}\n" if error else "")
 
 
-def test_a_queue_that_holds_nobody_is_refused(
-    launched: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [(["--queue", "0"], "at least 1"), (["--revision", "main"], "give both")],
+)
+def test_options_that_make_no_sense_are_refused(
+    launched: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
 ) -> None:
-    assert app.main(["--queue", "0"]) == 2
-    assert "at least 1" in capsys.readouterr().err
-    assert launched == []
-
-
-def test_a_revision_of_no_weights_is_refused(
-    launched: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert app.main(["--revision", "main"]) == 2
-    assert "give both" in capsys.readouterr().err
+    assert app.main(arguments) == 2
+    assert reason in capsys.readouterr().err
     assert launched == []
 
 

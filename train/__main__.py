@@ -175,9 +175,10 @@ def run(args: argparse.Namespace) -> int:
         # A checkpoint holds the weights, and the config that tells where they came from.
         start = ((), False) if resuming else (args.init, args.pretrained)
         model, origin = initialised(network, *start)
+    checkpoint = read_checkpoint(args.out) if resuming else None
     wanted = args.precision
-    if resuming and wanted == "auto":  # measured anew it could differ
-        wanted = read_checkpoint(args.out)[1].get("precision", wanted)
+    if checkpoint and wanted == "auto":  # measured anew it could differ
+        wanted = json.loads(checkpoint["run"]).get("precision", wanted)
     precision = chosen_precision(wanted, model, recipe.preprocess["size"])
     # Batch normalisation's running statistics are the loop's own affair.
     buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
@@ -237,8 +238,8 @@ def run(args: argparse.Namespace) -> int:
             "The processes see different data or checkpoints: the folders of --data and --out must "
             "be the same for all, on every machine."
         )
-    if resuming:
-        trainer.resume()
+    if checkpoint:
+        trainer.resume(checkpoint)
     elif accelerator.is_main_process:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")

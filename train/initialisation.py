@@ -144,8 +144,7 @@ def _mean(models: Sequence[nn.Module]) -> nn.Module:
     double precision, so that the order does not matter.
     """
     states = [model.state_dict() for model in models]
-    mean = models[0].state_dict()
-    for name, value in mean.items():
+    for name, value in states[0].items():
         if value.is_floating_point():
             value.copy_(torch.stack([state[name].double() for state in states]).mean(0))
     return models[0]

@@ -107,8 +107,8 @@ class Trainer:
         """
         if not self.step and not self.records:
             self.save_checkpoint()  # so that no weights are ever there without one
-        if not self.schedule.total and not self.records:
-            self.end_epoch({"epoch": 0})
+            if not self.schedule.total:
+                self.end_epoch({"epoch": 0})
         while self.step < self.schedule.total:
             epoch, first = divmod(self.step, self.batches.steps)
             self.end_epoch({"epoch": epoch + 1, **self.train_epoch(epoch, first)})
@@ -305,13 +305,16 @@ class Trainer:
         torch.save(state, temporary)
         temporary.replace(self.out / CHECKPOINT)
 
-    def resume(self) -> None:
+    def resume(self, state: Mapping[str, Any]) -> None:
         """Continue from the run's checkpoint, with the provenance that the run began with.
 
+        Args:
+            state: of :func:`read_checkpoint`.
+
         Raises:
-            InputError: if it is damaged or of another run.
+            InputError: if it is of another run.
         """
-        state, before = read_checkpoint(self.out)
+        before = json.loads(state["run"])
         # Through JSON, which makes lists of tuples, like the other.
         now = json.loads(json.dumps(self.fingerprint()))
         if now.keys() != before.keys():
@@ -333,15 +336,16 @@ class Trainer:
         self.records = json.loads(state["records"])
 
 
-def read_checkpoint(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The checkpoint of a run's folder, and the :meth:`Trainer.fingerprint` of its run.
+def read_checkpoint(out: Path) -> dict[str, Any]:
+    """The checkpoint of a run's folder; ``run`` is its :meth:`Trainer.fingerprint` as JSON.
 
     Raises:
         InputError: if it is damaged.
     """
     try:
         state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
-        return state, json.loads(state["run"])
+        json.loads(state["run"])
+        return state
     except Exception:  # torch, zipfile and pickle raise many types on a damaged file
         raise InputError(f"The checkpoint of {out.name} is damaged.") from None
 

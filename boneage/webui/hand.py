@@ -53,7 +53,7 @@ class Visit(tab.Visit):
     def empty(self) -> None:
         """Forget the radiograph."""
         super().empty()
-        self.framing, self.years = WHOLE, None
+        self.framing, self.years, self.replaces = WHOLE, None, False
 
     def change(self) -> None:
         """What is to be assessed has changed: the result there is no longer holds."""
@@ -117,17 +117,16 @@ def take(
     visit.empty()
     visit.replaces = replaces
     turn, file = visit.turn, visit.files
+    radiograph, problem = None, ""
     try:
         radiograph = images.read(path)
     except InputError as error:
-        if visit.files != file:
-            return OVERTAKEN
-        visit.replaces = False
-        card = cards.problem(tab.UNREADABLE, str(error))
-        return nothing(card, clear=replaces and visit.turn == turn)
+        problem = cards.problem(tab.UNREADABLE, str(error))
     if visit.files != file:
         return OVERTAKEN
     visit.replaces = False
+    if radiograph is None:
+        return nothing(problem, clear=replaces and visit.turn == turn)
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
     note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
     own = (example.sex if example else radiograph.sex) if served else None
@@ -161,7 +160,6 @@ def choose(visit: Visit) -> tuple[Any, Any]:
 def remove(visit: Visit) -> tuple[Any, ...]:
     """The visitor took the radiograph away; returns what :func:`take` does."""
     visit.empty()
-    visit.replaces = False
     return nothing(hand_cards.START, clear=True)
 
 
@@ -169,7 +167,6 @@ def refuse_large(visit: Visit) -> tuple[Any, ...]:
     """The browser did not send a file because of its size; returns what :func:`take` does."""
     replaces = visit.path is not None or visit.replaces
     visit.empty()
-    visit.replaces = False
     return nothing(tab.too_large(MAX_BYTES), clear=replaces)
 
 

@@ -98,6 +98,21 @@ def test_hands() -> None:
     assert 'Predictor.load("weights/mine")' in card
 
 
+@pytest.mark.parametrize(
+    ("task", "sexes", "call"),
+    [
+        ("hand", ["F", "M"], 'read("hand.png"), sex="F")'),
+        ("hand", ["M"], 'read("hand.png"), sex="M")'),
+        ("hand", [], 'read("hand.png"))'),
+        ("adult", [], 'read("image.png"))'),
+    ],
+)
+def test_the_example_names_a_sex_that_the_weights_are_for(
+    task: str, sexes: list[str], call: str
+) -> None:
+    assert call in model_card("mine", config(task, sexes, "clinic"), [])
+
+
 @pytest.mark.parametrize("data", ["clinic", "nihon-ct", ""])
 def test_unknown_data_claim_no_terms(data: str) -> None:
     card = model_card("mine", config("adult", [], data), [])

@@ -232,3 +232,11 @@ def test_not_utf_8_and_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case_table, "MAX_BYTES", 4)
     with pytest.raises(InputError, match="larger than"):
         read("id,sex\n1,F\n")
+
+
+def test_a_sex_that_is_not_understood_matters_to_those_who_need_it() -> None:
+    table = read("id,sex,boneage\n1,diverse,120\n")
+    for needs_sex in (True, False):
+        (item,) = table.items([source("1.png")], "F", needs_sex=needs_sex)
+        assert (item.source.problem is not None) is needs_sex
+        assert (item.sex, item.reference) == (None, 120)

@@ -384,6 +384,12 @@ class TestPrepareCt:
         assert "case 2: left out. Its age is 199 years" in capsys.readouterr().out
         assert sorted(case.age for case in datasets.load(tmp_path / "out").cases) == [45.5, 63]
 
+    def test_a_slice_whose_name_is_no_unicode(self, scans: Path, tmp_path: Path) -> None:
+        slice = next((scans / "case 2").iterdir())
+        slice.rename(slice.parent / os.fsdecode(b"slice-\xff"))
+        assert self.command(scans, tmp_path / "out") == 0
+        assert len(datasets.load(tmp_path / "out").cases) == 3
+
     def command(self, scans: Path, out: Path, *more: str) -> int:
         labels = str(scans / "labels.csv")
         return main(["prepare", "ct", str(scans), "--out", str(out), "--labels", labels, *more])

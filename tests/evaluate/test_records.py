@@ -83,6 +83,9 @@ def test_weights_that_assessed_the_same_case_are_two_measurements() -> None:
 def test_half_a_row_says_so() -> None:
     found = records.published_records([row("1", 2.0, sex="M"), row("2", 4.0, sex="M")])
     assert cell(found, "A3", "AR-CNN", "MAE")["note"] == "male cases only"
+    unknown = row("9", None, sex=None)  # refused by weights of one sex
+    found = records.published_records([row("1", 3.0, sex="M"), unknown])
+    assert cell(found, "A3", "AR-CNN", "MAE")["note"] == "male cases only"
 
 
 def test_refused_cases_are_counted_and_left_out() -> None:

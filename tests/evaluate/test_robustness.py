@@ -215,8 +215,12 @@ def test_other_weights_are_recorded_elsewhere(
     assert (robustness.FOLDER / "run.json").read_bytes() == before
 
 
-def test_bad_input_ends_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert robustness.main(["--data", "nowhere", "--out", str(tmp_path / "out")]) == 2
+@pytest.mark.parametrize("data", ["nowhere", "nih-chest-test"])
+def test_bad_input_ends_in_a_sentence(
+    data: str, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(repo_root / "data" / data)
+    assert robustness.main(["--data", place, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("evaluate.robustness: ")
     assert len(error.splitlines()) == 1
