@@ -217,8 +217,13 @@ def test_other_weights_are_recorded_elsewhere(
 
 @pytest.mark.parametrize("data", ["nowhere", "nih-chest-test"])
 def test_bad_input_ends_in_a_sentence(
-    data: str, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: str,
+    repo_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(robustness, "assess", lambda *_: pytest.fail("assessed"))
     place = str(repo_root / "data" / data)
     assert robustness.main(["--data", place, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
