@@ -6,8 +6,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A changed requirements file installs anew; an unchanged one costs nothing. What is imported is
-# compiled then: most of torch never is.
+# Installs torch's gigabytes in a third of pip's time.
+UV := 0.13.9
+# A changed requirements file installs anew; an unchanged one costs nothing.
 DEMO := $(VENV)/.demo
 TEST := $(VENV)/.test
 
@@ -26,15 +27,16 @@ lint: $(TEST)
 clean:
 	rm -rf $(VENV)
 
-$(BIN)/python:
+$(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "boneage needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv==$(UV)
 
-$(DEMO): requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --quiet -r requirements.txt
+$(DEMO): requirements.txt | $(BIN)/uv
+	$(BIN)/uv pip install --python $(BIN)/python --quiet -r requirements.txt
 	@touch $@
 
-$(TEST): requirements.txt requirements-dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --quiet -r requirements-dev.txt
+$(TEST): requirements.txt requirements-dev.txt | $(BIN)/uv
+	$(BIN)/uv pip install --python $(BIN)/python --quiet -r requirements-dev.txt
 	@touch $@

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ FLAGS = [
 ]
 # Far more than needed, so that a slow machine cannot fail a test.
 PATIENCE = 60_000  # ms
+PHONE = 390  # px
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +125,33 @@ def page(context: BrowserContext, server: str) -> Iterator[Page]:
     page.close()
     assert foreign == []
     assert errors == []
+
+
+@pytest.fixture
+def phone(browser: Browser, server: str) -> Iterator[Page]:
+    """The page on a phone."""
+    context = browser.new_context(viewport={"width": PHONE, "height": 844})
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(server)
+    page.wait_for_selector("button.example")
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def fits(phone: Page) -> Callable[[str], None]:
+    """Asserts that the phone shows these elements in full, in both themes, without scrolling."""
+
+    def fits(selector: str) -> None:
+        for theme in ("light", "dark"):
+            phone.emulate_media(color_scheme=theme)
+            phone.wait_for_selector(f"body{'.dark' if theme == 'dark' else ':not(.dark)'}")
+            assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE
+            for element in phone.locator(selector).all():
+                box = element.bounding_box()
+                assert box
+                assert box["x"] >= 0
+                assert box["x"] + box["width"] <= PHONE
+
+    return fits

@@ -12,7 +12,7 @@ from boneage import images
 from boneage.framing import Framing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Page, Route
 
     from boneage.predictor import Predictor
 
@@ -178,15 +178,10 @@ def test_report_is_downloaded(assessed: Page, tmp_path: Path) -> None:
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
 
 
-def test_phone_needs_no_scrolling_sideways(browser: Browser, server: str) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844})
-    context.set_default_timeout(60_000)
-    page = context.new_page()
-    page.goto(server)
-    page.click("button.example >> nth=3")
-    page.wait_for_selector(AGE)
-    page.get_by_text("Turn, crop, invert").click()
-    page.get_by_text("Chronological age", exact=True).click()
-    page.wait_for_selector("#hand-crop-left:visible")
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    context.close()
+def test_phone_needs_no_scrolling_sideways(phone: Page) -> None:
+    phone.click("button.example >> nth=3")
+    phone.wait_for_selector(AGE)
+    phone.get_by_text("Turn, crop, invert").click()
+    phone.get_by_text("Chronological age", exact=True).click()
+    phone.wait_for_selector("#hand-crop-left:visible")
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 TABS = ("Results", "About")
-PHONE = 390  # px
 
 
 @pytest.fixture
@@ -23,19 +22,6 @@ def errors(page: Page) -> list[str]:
     written: list[str] = []
     page.on("console", lambda m: written.append(m.text) if m.type == "error" else None)
     return written
-
-
-@pytest.fixture(params=["light", "dark"])
-def phone(request: pytest.FixtureRequest, browser: Browser, server: str) -> Iterator[Page]:
-    context = browser.new_context(
-        viewport={"width": PHONE, "height": 844}, color_scheme=request.param
-    )
-    context.set_default_timeout(60_000)
-    page = context.new_page()
-    page.goto(server)
-    page.wait_for_selector("button.example")
-    yield page
-    context.close()
 
 
 def open_tab(page: Page, name: str) -> None:
@@ -82,15 +68,10 @@ def test_about_unfolds_the_cards(page: Page, errors: list[str]) -> None:
     assert errors == []
 
 
-def test_wide_tables_scroll_in_their_own_box(phone: Page) -> None:
+def test_wide_tables_scroll_in_their_own_box(phone: Page, fits: Callable[[str], None]) -> None:
     for name in TABS:
         open_tab(phone, name)
-        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE
-        for card in phone.locator(f"#{name.lower()} .card").all():
-            box = card.bounding_box()
-            assert box
-            assert box["x"] >= 0
-            assert box["x"] + box["width"] <= PHONE
+        fits(f"#{name.lower()} .card")
     open_tab(phone, "Results")
     table = phone.locator("#results .scroll").first
     assert table.evaluate("box => box.scrollWidth > box.clientWidth")
@@ -101,12 +82,15 @@ def test_wide_tables_scroll_in_their_own_box(phone: Page) -> None:
 
 def test_text_and_figures_can_be_read_in_either_theme(phone: Page) -> None:
     open_tab(phone, "Results")
-    paper = phone.locator("#results figure img").first.evaluate(
-        "image => getComputedStyle(image).backgroundColor"
-    )
-    assert paper == "rgb(255, 255, 255)"
-    for selector in ("#results td", "#results p", "#results summary", "#results h2"):
-        assert contrast(phone, selector) >= 4.5, selector
+    for theme, body in (("light", "body:not(.dark)"), ("dark", "body.dark")):
+        phone.emulate_media(color_scheme=theme)
+        phone.wait_for_selector(body)
+        paper = phone.locator("#results figure img").first.evaluate(
+            "image => getComputedStyle(image).backgroundColor"
+        )
+        assert paper == "rgb(255, 255, 255)"
+        for selector in ("#results td", "#results p", "#results summary", "#results h2"):
+            assert contrast(phone, selector) >= 4.5, selector
 
 
 def contrast(page: Page, selector: str) -> float:
