@@ -318,15 +318,15 @@ class Refusal:
     def poses(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest pose of each image, and the one it is judged in, indices into POSES, (N,).
 
-        Another pose than upright is likelier only where the image is also nearer to the training
-        images in that pose; it is judged in it only with a lead of :data:`PRIOR_LEAD`.
+        Another pose than upright is likelier where the image is nearer to the training images in
+        that pose, or with a lead of :data:`PRIOR_LEAD`; it is judged in it only with both.
         """
         leads = self.leads(features)
         best = leads.argmax(1)
         upright = np.zeros_like(best)
         nearer = self.distances(features, best) < self.distances(features, upright)
-        likeliest = np.where(nearer, best, upright)
-        return likeliest, np.where(leads.max(1) > PRIOR_LEAD, likeliest, upright)
+        ahead = leads.max(1) > PRIOR_LEAD
+        return np.where(nearer | ahead, best, upright), np.where(nearer & ahead, best, upright)
 
     def judge(self, features: Features) -> list[Judgement]:
         """Of each image why it gets no age, or what to warn of."""

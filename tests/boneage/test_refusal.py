@@ -155,10 +155,11 @@ def test_hooks_are_gone_afterwards() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_pose_is_believed_only_where_the_image_is_nearer_to_it(learnt: Refusal) -> None:
+def test_a_pose_that_only_the_layout_shows_is_a_warning(learnt: Refusal) -> None:
     """An upright hand whose layout looks turned, as beside a large black margin, is assessed."""
     features = Features(drawn(0, 50, 1).content, drawn(1, 50, 1).layout)
-    assert [found.reason for found in learnt.judge(features)].count(None) >= 49
+    judged = learnt.judge(features)
+    assert judged.count(Judgement(None, (POSES[1].warning,))) >= 49
 
 
 def test_remedies_can_be_followed_on_the_page(repo_root: Path) -> None:
