@@ -24,11 +24,15 @@ class Fields:
         return iter((self.born, self.examined, self.years))
 
 
-def fields() -> Fields:
-    """Lay the fields out, folded."""
+def fields(visible: bool) -> Fields:
+    """Lay the fields out, folded.
+
+    Args:
+        visible: whether the weights know the sex, without which the ages cannot be compared.
+    """
     # Plain text, since gr.DateTime keeps the date before to itself when it cannot read a new one.
     date = {"placeholder": "YYYY-MM-DD", "max_lines": 1}
-    with gr.Accordion("Chronological age", open=False, elem_id="hand-chronology"):
+    with gr.Accordion("Chronological age", open=False, visible=visible, elem_id="hand-chronology"):
         return Fields(
             born=gr.Textbox(label="Date of birth", elem_id="hand-born", **date),
             examined=gr.Textbox(label="Date of examination", elem_id="hand-examined", **date),

@@ -310,7 +310,7 @@ def build(predictor: Predictor) -> None:
                 elem_id="hand-sex",
                 visible=bool(predictor.sexes),
             )
-            age = chronology.fields()
+            age = chronology.fields(visible=bool(predictor.sexes))
             frame = framing.controls()
         with gr.Column(elem_classes="outputs"):
             shown_parts()

@@ -208,6 +208,16 @@ def test_weights_that_need_no_sex(film: str) -> None:
     assert {case.sex for case in hand.examples(Without())} == {"F", "M"}
 
 
+@pytest.mark.parametrize("sexes", [("F", "M"), ("F",), ()])
+def test_what_needs_the_sex_is_there_for_weights_that_know_it(sexes: tuple[str, ...]) -> None:
+    predictor = FakePredictor()
+    predictor.sexes = sexes
+    with gr.Blocks() as page:
+        hand.build(predictor)
+    parts = {block.elem_id: block for block in page.blocks.values()}
+    assert parts["hand-sex"].visible == parts["hand-chronology"].visible == bool(sexes)
+
+
 def test_nor_after_a_film_that_is_too_large(film: str) -> None:
     visit = hand.Visit()
     hand.take(visit, film, "F")
