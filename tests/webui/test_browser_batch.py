@@ -163,14 +163,20 @@ def test_fits_a_phone(phone: Page, fits: Callable[[str], None]) -> None:
     phone.click("#batch-example")
     phone.wait_for_selector(DONE)
     phone.wait_for_selector("#batch-comparison img")
+    assert_framed(phone)
     fits(".card:visible, #batch-results, #batch-downloads a")
-    for picture in phone.locator("#batch-comparison img").all():
+    assert_framed(phone)  # in the dark now
+    for role in ("button", "radio", "link"):
+        for control in phone.get_by_role(role).all():
+            assert control.aria_snapshot().partition('"')[2], control
+
+
+def assert_framed(page: Page) -> None:
+    """No picture of the comparison is wider than its frame."""
+    for picture in page.locator("#batch-comparison img").all():
         frame = picture.locator("..").bounding_box()
         box = picture.bounding_box()
         assert frame
         assert box
         assert frame["x"] <= box["x"]
         assert box["x"] + box["width"] <= frame["x"] + frame["width"]
-    for role in ("button", "radio", "link"):
-        for control in phone.get_by_role(role).all():
-            assert control.aria_snapshot().partition('"')[2], control
