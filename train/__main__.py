@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from torch import nn
 
-    from boneage.datasets import LabelledFolder
+    from boneage.datasets import Case, LabelledFolder
     from train.recipe import Recipe
 
 AGE_RANGES = {"months": (0.0, 228.0), "years": (0.0, 120.0)}
@@ -215,7 +216,7 @@ def run(args: argparse.Namespace) -> int:
         "provenance": {
             **provenance(recipe, folder, args.seed),
             "from_ct": projected is not None,
-            "training_images": len(training.cases),
+            **described(training.cases),
             "validation_images": len(validation.cases),
             "initialisation": origin,
             "precision": precision,
@@ -351,6 +352,16 @@ def provenance(recipe: Recipe, folder: LabelledFolder, seed: int) -> dict[str, A
         "commit": commit(),
         "boneage": boneage.__version__,
         "torch": torch.__version__,
+    }
+
+
+def described(cases: Sequence[Case]) -> dict[str, Any]:
+    """Number, sexes and range of ages of the images that a network is trained on."""
+    ages = [case.age for case in cases]
+    return {
+        "training_images": len(cases),
+        "training_sexes": dict(sorted(Counter(case.sex or "unknown" for case in cases).items())),
+        "training_ages": [min(ages), max(ages)],
     }
 
 

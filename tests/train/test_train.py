@@ -215,7 +215,13 @@ class TestRun:
         reported = provenance["metrics"]["validation_mae"]
         assert sum(errors) / len(errors) == pytest.approx(reported, abs=0.05)  # fp16 tensors
         assert all(0 <= assessment.age <= 228 for assessment in assessed)
-        assert provenance["training_images"] == 12
+        seen = datasets.load(small_folder).split("train").cases
+        assert provenance["training_images"] == len(seen) == 12
+        assert provenance["training_sexes"] == {
+            sex: [case.sex for case in seen].count(sex) for sex in ("F", "M")
+        }
+        ages = sorted(case.age for case in seen)
+        assert provenance["training_ages"] == [ages[0], ages[-1]]
         assert provenance["validation_images"] == 4
         assert provenance["initialisation"] == "random"
         assert predictor.config["sexes"] == ["F", "M"]
@@ -235,6 +241,7 @@ class TestRun:
         config = hub.load_config(tmp_path / "run" / "weights")
         assert config["sexes"] == ["M"]
         assert config["provenance"]["training_images"] < 12
+        assert config["provenance"]["training_sexes"].keys() == {"M"}
 
     def test_adults_without_sex(
         self, run: Run, small_adults: Path, tmp_path: Path, write_recipe: WriteRecipe
