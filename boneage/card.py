@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boneage.models.registry import MODELS
+from boneage.sex import SEX_NAMES
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Source:
     """A published data set.
 
     Attributes:
+        images: what they are.
         text: how to credit it, and its terms.
         licence: the Hub's metadata on the licence of weights made from it.
         datasets: its name in the Hub's metadata.
     """
 
+    images: str
     text: str
     licence: Mapping[str, str]
     datasets: tuple[str, ...] = ()
@@ -35,11 +38,12 @@ CHALLENGE = "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-a
 
 SOURCES: Mapping[str, Source] = {
     "rsna": Source(
+        "radiographs of hands",
         f"""\
 RSNA Pediatric Bone Age Challenge 2017, Radiological Society of North America
 (<{CHALLENGE}>); Halabi
-et al., Radiology 2019; 290(2):498-503. Hands from the United States, 1 month to 19 years; the
-reference ages are readings by several paediatric radiologists in the manner of Greulich and Pyle.
+et al., Radiology 2019; 290(2):498-503. Hands from the United States; the reference ages are
+readings in the manner of Greulich and Pyle, of the test images by several paediatric radiologists.
 The images are for academic, educational and other non-commercial use, without any attempt to
 identify a patient; these weights, made from them, are released on the same terms.""",
         {
@@ -50,6 +54,7 @@ identify a patient; these weights, made from them, are released on the same term
         ("rsna-pediatric-bone-age-2017",),
     ),
     "nih": Source(
+        "frontal chest radiographs",
         """\
 ChestX-ray14, provided by the NIH Clinical Center (<https://nihcc.app.box.com/v/ChestXray-NIHCC>);
 Wang et al., ChestX-ray8, IEEE CVPR 2017, 3462-3471. There are no restrictions on the images' use;
@@ -60,6 +65,8 @@ these weights, made from them, are released under Apache-2.0.""",
 }
 GROUPS = {"S1": "", "S2": "MAE, "}  # the evaluation's tables of measures, and of errors by age
 REFUSED = "Refused images have no age and count in no error.\n"
+# Of the provenance, what has a sentence of its own.
+ELSEWHERE = ("metrics", "initialisation", "training_sexes", "training_ages")
 COLUMNS = ("all", "female", "male")
 PINNING = (
     "`revision=` with a commit of this repository pins the weights; without it they are the "
@@ -74,6 +81,7 @@ few epochs from scratch the order is that of how fast networks learn, and says n
 paper's. Table S4 has what the connections add to a network that starts from ImageNet."""
 OWN = "S4"  # the evaluation's table of weights that fill no row of a paper's comparison
 OWN_DATA = Source(
+    "images",
     "The folder is not one of the published data sets; who passes the weights on states its terms.",
     {"license": "other", "license_name": "see-data"},
 )
@@ -83,6 +91,7 @@ LIMITS = {
 For research and education. Not a medical device, not for diagnosis, and no substitute for a
 radiologist's reading.
 
+- $SEEN
 - Frontal radiographs of one hand, either side. Populations other than that of the training data,
   malformations, casts and skeletal dysplasias were not tested.
 - The age is bone age as the training data's readers assessed it, not chronological age.
@@ -92,10 +101,10 @@ radiologist's reading.
 For research and education. Not a medical device, not for diagnosis, and no evidence of anybody's
 age in law.
 
+- $SEEN
 - The reference is the chronological age that the image's source states, in whole years where it
   states no more.
-- The error differs with age: see the results by age band of an evaluation. Below the youngest and
-  above the oldest training cases it was not measured.
+- The error differs with age: see the results by age.
 - $FOREIGN
 - The heat map shows which regions raised the age, not where a disease is.""",
 }
@@ -152,7 +161,7 @@ def model_card(
         "print(assessment.age, assessment.unit)\n```\n",
         *([PINNING] if repo else []),
         "## Intended use and limits\n",
-        LIMITS[config["task"]].replace("$FOREIGN", FOREIGN[bool(config.get("refusal"))]) + "\n",
+        _limits(config, source) + "\n",
         "## Results\n",
         *_validation(provenance),
         *_test(own, config["unit"]),
@@ -162,7 +171,7 @@ def model_card(
         *_intervals(config),
         "## Training\n",
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in provenance.items()
-          if key not in ("metrics", "initialisation")),
+          if key not in ELSEWHERE),
         f"- initialisation: {origin(provenance.get('initialisation'))}",
         f"- resolution of the training images: {config['preprocess']['resolution']} px; network "
         f"input {config['preprocess']['size']} px",
@@ -175,6 +184,30 @@ def model_card(
             "The backbone started from Keras' MobileNetV2 trained on ImageNet (Apache-2.0).\n"
         )
     return "\n".join(lines)
+
+
+def _limits(config: Mapping[str, Any], source: Source) -> str:
+    text = LIMITS[config["task"]].replace("$FOREIGN", FOREIGN[bool(config.get("refusal"))])
+    return text.replace("$SEEN", _seen(config, source))
+
+
+def _seen(config: Mapping[str, Any], source: Source) -> str:
+    """On which images the weights were trained, beyond which nothing is known of them."""
+    provenance = config["provenance"]
+    images = "projections of CT volumes" if provenance.get("from_ct") else source.images
+    if (region := config["preprocess"].get("region", "whole")) != "whole":
+        images = f"{region} halves of {images}"
+    if "training_ages" not in provenance:  # members of a late fusion have their own
+        return f"Trained on {images}; of others nothing is known."
+    counts = ", ".join(
+        f"{count:,} {SEX_NAMES.get(sex, sex)}"
+        for sex, count in provenance["training_sexes"].items()
+    )
+    lowest, highest = provenance["training_ages"]
+    return (
+        f"Trained on {provenance['training_images']:,} {images} ({counts}) of {lowest:g} to "
+        f"{highest:g} {config['unit']}; of other images and ages nothing is known."
+    )
 
 
 def _is_of(record: Mapping[str, Any], label: str) -> bool:
@@ -192,7 +225,9 @@ def _stages(initialisation: Any) -> list[str]:
     if not isinstance(initialisation, Mapping):
         return [str(initialisation or "that of its members")]
     if source := initialisation.get("source"):
-        return [str(source)]
+        statistics = initialisation.get("bn_stats")
+        anew = f", batch-norm statistics anew of {statistics} images" if statistics else ""
+        return [f"{source}{anew}"]
     if members := initialisation.get("mean_of"):
         return _merged([_stages(member) for member in members])
     before = initialisation.get("provenance")

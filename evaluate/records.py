@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
@@ -41,6 +41,7 @@ AGE_BANDS = {
 }
 WITHIN = {"months": (6, 12, LARGEST_DEVIATION_MONTHS, 24), "years": (2, 5, 10)}
 BOTH = "both"
+CONSTANT = "MAE of one age for all, the median reference"
 DIFFERENCES = (("C", "X"), ("assembling", "X"), ("assembling", "C"))
 
 
@@ -183,7 +184,25 @@ def statistics_records(group: Group) -> list[Record]:
             )  # fmt: skip
             members = [row for row in group.rows if sex is None or row.sex == sex]
             records.append(measure(record, members, statistic))
-    return records + _interval_records(group, "S1", group.assessed)
+    return [*records, *_constant_records(group), *_interval_records(group, "S1", group.assessed)]
+
+
+def _constant_records(group: Group) -> list[Record]:
+    """MAE of the same age given to all, whatever the image shows, of those that were assessed.
+
+    It is the median reference age of the same cases, which no other constant can beat on them.
+    """
+    records = []
+    for column, sex in COLUMNS.items():
+        members = [row for row in group.rows if sex is None or row.sex == sex]
+        ages = [row.age for row in members if row.assessed is not None]
+        same = float(np.median(ages)) if ages else None
+        guessed = [row if row.assessed is None else replace(row, assessed=same) for row in members]
+        record = empty_record(
+            "S1", CONSTANT, column, group.dataset, group.unit, weights=group.weights
+        )
+        records.append(measure(record, guessed, MAE))
+    return records
 
 
 def interval_band_records(group: Group) -> list[Record]:

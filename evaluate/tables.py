@@ -113,19 +113,20 @@ def report(
         further_records(cases),
     )
     for dataset, unit in {row.dataset: row.unit for row in cases}.items():
+        chosen = [_VALIDATION] * dataset.endswith("/validation")
         for table in tables(TASKS[unit]):
             found = _select(published, table.id, dataset)
             remarks = {(c.row, c.column): c.remark for c in table.cells if c.remark}
             title = f"{table.id}. {table.title} ({table.source}), MAE in {table.unit}, on {dataset}"
             told = [_RECORDED] * any(record["recorded"] for record in found)
-            notes = [*_other_images(dataset, table), *told]
+            notes = [*_other_images(dataset, table), *told, *chosen]
             grids.append(_comparison(title, found, remarks, notes))
             records += found
         for group in (group for group in groups if group.dataset == dataset):
             name = f"{group.row}, on {dataset}, by {group.weights}"
             refusals = _refusals(group, details)
             found = statistics_records(group)
-            notes = [*refusals, _S1]
+            notes = [*refusals, _S1, *chosen]
             if any(r["unit"] == "%" and r["measured"] == 100 for r in found):
                 notes.append(_ALL_INSIDE)
             grids.append(_by_sex(f"S1. Further statistics of {name}", found, "Statistic", notes))
@@ -139,7 +140,7 @@ def report(
             records += found
             if found := interval_band_records(group):
                 title = f"S11. Prediction intervals by assessed age and sex, of {name}"
-                grids.append(_by_sex(title, found, "Assessed age", [_ALL_INSIDE]))
+                grids.append(_by_sex(title, found, "Assessed age", [_ALL_INSIDE, *chosen]))
                 records += found
         if found := _select(differences, "S3", dataset):
             title = f"S3. Differences of MAE between the units of table A2 in {unit}, on {dataset}"
@@ -193,9 +194,15 @@ _RECORDED = (
     "what it started from and for how many epochs it was trained: after a few, from random "
     "weights, a row tells how fast a network learns, and nothing against the method."
 )
+_VALIDATION = (
+    "On validation images training selects its weights, and on half of them the intervals are "
+    "found: of weights trained on the same data set the errors are somewhat too low here, and the "
+    "coverage is no test."
+)
 _S1 = (
     "Limits of agreement: bias -/+ 1.96 SD of the error (Bland and Altman 1986). The published "
-    "figure, where there is one, is the paper's claim about its own network."
+    "figure, where there is one, is the paper's claim about its own network. An assessment that "
+    "errs no less than one age for all has learnt nothing from the image."
 )
 _ALL_INSIDE = (
     "Where every case is inside, resampling cannot show a case outside, and the interval has no "

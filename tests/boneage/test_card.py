@@ -43,6 +43,26 @@ def test_adults() -> None:
     assert "| assembled | 5.55 |" in card
 
 
+def test_training_images_with_their_sexes_and_ages() -> None:
+    weights = config("adult", [], "nih-chest-128")
+    said = "- Trained on frontal chest radiographs; of others nothing is known."
+    assert said in model_card("mine", weights, [])
+    weights["preprocess"]["region"] = "upper"
+    weights["provenance"] |= {
+        "training_images": 1234, "training_ages": [4.0, 93.5],
+        "training_sexes": {"F": 1000, "M": 233, "unknown": 1},
+    }  # fmt: skip
+    card = model_card("mine", weights, [])
+    assert (
+        "- Trained on 1,234 upper halves of frontal chest radiographs (1,000 female, 233 male, 1 "
+        "unknown) of 4 to 93.5 years;"
+    ) in card
+    assert "training sexes" not in card
+    weights["provenance"]["from_ct"] = True
+    weights["preprocess"]["region"] = "whole"
+    assert "- Trained on 1,234 projections of CT volumes (" in model_card("mine", weights, [])
+
+
 def test_half_of_the_validation_images_selected_the_weights() -> None:
     weights = config("adult", [], "nih-chest-128")
     assert "7 validation images of nih-chest-128, on which" in model_card("mine", weights, [])
@@ -54,12 +74,13 @@ def test_half_of_the_validation_images_selected_the_weights() -> None:
 
 
 def test_the_origin_is_followed_back_to_the_first() -> None:
-    first = {"file": "keras.safetensors", "source": "Keras ImageNet"}
+    first = {"file": "keras.safetensors", "source": "Keras ImageNet", "bn_stats": "nih"}
     stage = {
         "recipe": "vgg", "initialisation": first, "metrics": {"epoch": 3, "validation_mae": 8.214},
     }  # fmt: skip
     assert origin({"file": "model.safetensors", "size": 64, "provenance": stage}) == (
-        "recipe vgg at 64 px (epoch 3, validation MAE 8.214), itself from Keras ImageNet"
+        "recipe vgg at 64 px (epoch 3, validation MAE 8.214), itself from Keras ImageNet, "
+        "batch-norm statistics anew of nih images"
     )
     before = {"file": "model.safetensors", "provenance": stage}  # of a version that named no size
     assert origin(before).startswith("recipe vgg (epoch 3, ")

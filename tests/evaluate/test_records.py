@@ -1,6 +1,7 @@
 """Numbers from cases: exact values, unions of weights, refusals, patients, empty cells."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +162,22 @@ def test_one_case_has_a_value_but_no_spread() -> None:
     assert cell(found, "S1", "MAE", "male")["why"] == "no such case"
 
 
+def test_one_age_for_all_is_the_median_of_those_assessed() -> None:
+    cases = [
+        *(row(str(age), 1.0, age=age) for age in (20.0, 50.0, 170.0)),
+        row("M", 1.0, age=60.0, sex="M"),
+        row("refused", None, age=400.0),
+    ]
+    (group,) = records.groups(cases)
+    found = records.statistics_records(group)
+    girls = cell(found, "S1", records.CONSTANT, "female")
+    assert (girls["measured"], girls["n"], girls["refused"]) == (50.0, 3, 1)
+    assert cell(found, "S1", records.CONSTANT, "male")["measured"] == 0.0
+    assert cell(found, "S1", records.CONSTANT, "all")["measured"] == 40.0
+    (group,) = records.groups([row("1", None)])
+    assert cell(records.statistics_records(group), "S1", records.CONSTANT, "all")["why"]
+
+
 def test_coverage_of_prediction_intervals() -> None:
     cases = [row("1", 2.0), row("2", 20.0), row("3", -2.0, sex="M")]
     details = [
@@ -254,6 +271,13 @@ def test_boys_alone_are_compared_with_boys() -> None:
     assert by_parts["published"] == pytest.approx(4.32 - 5.87)
     boys = cell(found, "S12", "A3", "AR-CNN - boys")
     assert (boys["measured"], boys["n"]) == (-4.0, 1)
+
+
+@pytest.mark.parametrize(("split", "warned"), [("validation", True), ("test", False)])
+def test_tables_of_validation_images_say_what_these_are_for(split: str, warned: bool) -> None:
+    cases = [replace(row("1", 3.0), dataset=f"d/{split}")]
+    text = report(cases, records.groups(cases), []).markdown()
+    assert ("On validation images training selects its weights" in text) is warned
 
 
 def test_without_the_own_method_nothing_is_compared() -> None:
