@@ -49,8 +49,9 @@ def take(visit: Visit, path: str, reference: float | None = None) -> tuple[Any, 
     return "", gr.update(visible=True), cards.BUSY
 
 
-def choose(visit: Visit) -> Any:
+def choose(visit: Visit, region: str) -> Any:
     """The visitor chose another region: the old result goes."""
+    visit.chosen = (region,)
     visit.turn += 1
     return cards.BUSY if visit.path else gr.skip()
 
@@ -74,6 +75,8 @@ def nothing(card: str) -> tuple[Any, ...]:
 
 def assess(regions: Regions, visit: Visit, region: str) -> Any:
     """What :func:`take` returns, with the result; no change if the visitor has moved on."""
+    if visit.chose_another(region):
+        return (gr.skip(),) * 3
     reference, turn = visit.reference, visit.turn
 
     def refuse(card: str) -> tuple[Any, ...]:
@@ -143,7 +146,7 @@ def build(regions: Regions) -> None:
     renewed = [visit, *shown]
     begun = [
         tab.on_upload(inputs, tab.with_visit(take), [visit], renewed),
-        region.input(choose, visit, result, **tab.QUICK),
+        region.input(choose, [visit, region], result, **tab.LAST),
     ]
     for button, (_, _, example) in zip(buttons, examples, strict=True):
         taken = partial(tab.with_visit(take), **example)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from boneage.webui.hand import Visit
 
 EDGES = ("left", "top", "right", "bottom")
+# A visitor's quick clicks are served side by side, and each must begin where the last one ended.
+_ONE_AT_A_TIME = Lock()
 
 
 @dataclass(frozen=True)
@@ -131,20 +134,34 @@ def begin(visit: Visit, sex: str | None, needs_sex: bool = True) -> Any:
 def _reframe(visit: Visit, make: Any) -> tuple[Any, ...]:
     """The film's card, the result and the fields once ``make()`` is the visit's framing.
 
-    A framing that cannot be changes nothing, and the result says why.
+    A framing that cannot be changes nothing, and the result says why. Nor does one of a film that
+    another was given for meanwhile.
     """
-    if visit.path is None:
+    path, file = visit.path, visit.files
+    if path is None:
         return (gr.skip(), gr.skip(), *values(WHOLE))
-    visit.change()
+    overtaken = (gr.skip(),) * (2 + len(values(WHOLE)))
     try:
-        framing = make()
-        radiograph = framing.apply(images.read(visit.path))
+        film = images.read(path)
+        with _ONE_AT_A_TIME:
+            if visit.files != file:
+                return overtaken
+            framing = make()
+            radiograph = framing.apply(film)
+            visit.framing = framing
+            visit.change()
+            turn = visit.turn
     except InputError as error:
+        if visit.files != file:
+            return overtaken
+        visit.change()
         card = cards.problem("The film cannot be framed so", str(error))
         return (gr.skip(), card, *values(visit.framing))
-    visit.framing = framing
     card = hand_cards.given(radiograph, visit.reference)
-    return (card, hand_cards.FRAMED, *values(framing))
+    if visit.framing is not framing:
+        return overtaken
+    # A sex that was chosen meanwhile has begun another assessment.
+    return (card, hand_cards.FRAMED if visit.turn == turn else gr.skip(), *values(framing))
 
 
 def connect(
@@ -162,7 +179,7 @@ def connect(
             move,
             [visit, *parts.fields],
             changed,
-            **{**tab.QUICK, "trigger_mode": "always_last"},
+            **tab.LAST,
         )
     for button, quarters in ((parts.anticlockwise, -1), (parts.clockwise, 1)):
         button.click(lambda visit, by=quarters: turn(by, visit), visit, changed, **tab.QUICK)

@@ -42,18 +42,21 @@ class Visit(tab.Visit):
 
     Attributes:
         framing: what of the radiograph is assessed, and which way up.
+        fields: what those of the chronological age were set to since; ``None`` if nothing.
         years: chronological age as the file states it.
         replaces: the radiograph that is being read takes the place of another.
     """
 
     framing: Framing = WHOLE
+    fields: tuple[Any, ...] | None = None
     years: float | None = None
     replaces: bool = False
 
     def empty(self) -> None:
         """Forget the radiograph."""
         super().empty()
-        self.framing, self.years, self.replaces = WHOLE, None, False
+        self.framing, self.fields, self.years, self.replaces = WHOLE, None, None, False
+        self.chosen = ()
 
     def change(self) -> None:
         """What is to be assessed has changed: the result there is no longer holds."""
@@ -143,6 +146,8 @@ def take(
         reason = f"It is of a {SEX_NAMES[own]}; these weights are for {others} cases only."
         sex, note, card = None, NO_NOTE, cards.problem(tab.UNREADABLE, reason)
     named = own or (replaces and visit.turn == turn)
+    if named:
+        visit.chosen = (sex,)
     return (
         hand_cards.given(radiograph, visit.reference),
         gr.update(visible=True),
@@ -151,8 +156,9 @@ def take(
     )
 
 
-def choose(visit: Visit) -> tuple[Any, Any]:
+def choose(visit: Visit, sex: str | None) -> tuple[Any, Any]:
     """The visitor chose the sex: its note goes, and the old result with it."""
+    visit.chosen = (sex,)
     visit.change()
     return gr.update(info=NO_NOTE), cards.BUSY if visit.path else hand_cards.START
 
@@ -204,9 +210,9 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
         predictor: of the page.
         visit: whose radiograph it is.
         sex: ``F`` or ``M``.
-        *fields: what those of the chronological age hold.
+        *fields: what those of the chronological age held when this was asked for.
     """
-    if sex is None and predictor.sexes:
+    if (sex is None and predictor.sexes) or visit.chose_another(sex):
         return gr.skip()
     at, turn = visit.framing, visit.turn
 
@@ -214,13 +220,15 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
         radiograph = at.apply(images.read(path))
         (assessment,) = predictor.assess(radiograph, sex, heat_map=True)
         visit.assessed = turn, assessment
-        return result(predictor, visit, radiograph, assessment, fields)
+        latest = fields if visit.fields is None else visit.fields
+        return result(predictor, visit, radiograph, assessment, latest)
 
     return tab.assess(visit, show)
 
 
 def compare(predictor: Predictor, visit: Visit, *fields: Any) -> Any:
     """The result's card again, beside another chronological age; no change if there is none."""
+    visit.fields = fields
     assessment = visit.assessment
     if assessment is None:
         return gr.skip()
@@ -324,20 +332,19 @@ def build(predictor: Predictor) -> None:
     taken = partial(renew(take), served=predictor.sexes)
     begun = [
         tab.on_upload(inputs, taken, [visit, sex], renewed),
-        sex.input(choose, visit, [sex, result], **tab.QUICK),
+        sex.input(choose, [visit, sex], [sex, result], **tab.LAST),
         framing.connect(frame, visit, sex, inputs.given, result, bool(predictor.sexes)),
     ]
     for button, case in zip(buttons, cases, strict=True):
         example = partial(taken, path=str(case.path), sex=None, example=case)
         begun.append(button.click(example, visit, renewed, **tab.QUICK))
     tab.assess_after(begun, partial(assess, predictor), [visit, sex, *age], [result], MODEL)
-    again = {**tab.QUICK, "trigger_mode": "always_last"}
     gr.on(
         [event for field in age for event in (field.blur, field.submit)],
         partial(compare, predictor),
         [visit, *age],
         result,
-        **again,
+        **tab.LAST,
     )
     tab.on_report(maker, partial(report, predictor), [visit, *age])
     inputs.clear.click(renew(remove), visit, renewed, **tab.QUICK)

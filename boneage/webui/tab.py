@@ -35,6 +35,8 @@ QUICK = {
     "concurrency_limit": 4,
     "concurrency_id": "quick",
 }
+# One at a time, and of those meanwhile the last: an earlier choice must not come after a later one.
+LAST = {**QUICK, "trigger_mode": "always_last"}
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Visit:
         reference: an example's reference age in the tab's unit.
         turn: counts the changes; a result that was begun in an earlier turn is not shown.
         files: counts the files that were given or taken away.
+        chosen: what the tab's sex or region was last set to, alone; empty where nobody has since.
         assessed: the turn in which the last assessment was begun, and the assessment.
     """
 
@@ -53,6 +56,7 @@ class Visit:
     reference: float | None = None
     turn: int = 0
     files: int = 0
+    chosen: tuple[()] | tuple[str | None] = ()
     assessed: tuple[int, Assessment] | None = None
 
     @property
@@ -60,6 +64,10 @@ class Visit:
         """The one that is shown; ``None`` as soon as anything it was made of has changed."""
         turn, assessment = self.assessed or (None, None)
         return assessment if turn == self.turn else None
+
+    def chose_another(self, choice: str | None) -> bool:
+        """Whether the sex or region has been set to another one since this one was read."""
+        return self.chosen not in ((), (choice,))
 
     def empty(self) -> None:
         """Forget the file; whatever is still being assessed is not shown."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import gradio as gr
 import pytest
 
+from boneage import images
 from boneage.framing import WHOLE, Framing
+from boneage.images import Radiograph
 from boneage.webui import cards, framing, hand, hand_cards
 
 
@@ -55,6 +60,48 @@ def test_impossible_framing_is_explained_and_changes_nothing(visit: hand.Visit, 
     _, result, *fields = framing.draw(visit, drawn)
     assert "cannot be framed" in result
     assert fields == [0, 10, 0, 0, 0, False]
+
+
+def test_quick_clicks_add_up(visit: hand.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the film is being read for both at once."""
+    both, read = Barrier(2), images.read
+    monkeypatch.setattr(images, "read", lambda path: (both.wait(60), read(path))[1])
+    with ThreadPoolExecutor(2) as pool:
+        shown = list(pool.map(lambda _: framing.turn(1, visit), range(2)))
+    assert visit.framing == Framing(-180)
+    assert [-180, 0, 0, 0, 0, False] in [list(fields) for _, _, *fields in shown]
+
+
+@pytest.mark.parametrize("drawn", ["0.5 0 0 0 1", "impossible"])
+def test_the_next_film_is_not_framed_as_the_one_before(
+    visit: hand.Visit, monkeypatch: pytest.MonkeyPatch, drawn: str
+) -> None:
+    path, read = visit.path, images.read
+
+    def slowly(film: str) -> Radiograph:
+        monkeypatch.setattr(images, "read", read)
+        hand.take(visit, path, "F")
+        return read(film)
+
+    monkeypatch.setattr(images, "read", slowly)
+    assert framing.draw(visit, drawn) == (gr.skip(),) * 8
+    assert visit.framing == WHOLE
+
+
+def test_a_sex_chosen_meanwhile_keeps_its_assessment(
+    visit: hand.Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = hand_cards.given
+
+    def slowly(*arguments: Any) -> str:
+        hand.choose(visit, "F")
+        return given(*arguments)
+
+    monkeypatch.setattr(hand_cards, "given", slowly)
+    card, result, *fields = framing.turn(1, visit)
+    assert "turned by 90° clockwise" in card
+    assert result == gr.skip()
+    assert fields[0] == 90
 
 
 def test_without_a_film_nothing_happens() -> None:
