@@ -44,6 +44,7 @@ class Download:
 
     Args:
         source: its folder, or one zip.
+        out: the labelled folder to be made of it, which may lie inside.
 
     Attributes:
         labels: of the images, whose age is believed.
@@ -55,13 +56,13 @@ class Download:
             damaged or too large.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, out: Path | None = None) -> None:
         if not source.exists():
             raise InputError(f"There is no folder or zip {source.name}.")
         tables: dict[str, Member] = {}
         self._images: dict[str, Member] = {}
         self._tars: list[Path] = []
-        for member in members(source):
+        for member in members(source, out):
             if member.name.lower().endswith(".png"):
                 self._images.setdefault(member.name[:-4], member)
             elif re.search(r"(?i)\.(tar|tar\.gz|tgz)$", member.name) and member.path:
@@ -102,14 +103,20 @@ class Download:
 
 
 def bundled_patients() -> set[str]:
-    """The patients of the bundled test set ``data/nih-chest-test``; none where it is absent.
+    """The patients of the bundled test set ``data/nih-chest-test``.
 
     They follow another split than the official test list. Trained on, they would make every
     evaluation on the bundled set worthless.
+
+    Raises:
+        InputError: if they are not known, since this is no whole installation.
     """
     path = bundled.folder("data") / "nih-chest-test" / "labels.csv"
     if not path.exists():
-        return set()
+        raise InputError(
+            "This installation lacks data/nih-chest-test/labels.csv, whose patients must not be "
+            "trained on."
+        )
     _, rows = read_csv(path.read_bytes(), path.name)
     return {row["patient"] for _, row in rows}
 

@@ -8,26 +8,32 @@ import re
 import secrets
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from boneage import images, nih, volumes
 from boneage.errors import InputError
+from boneage.ledger import replacing
 from boneage.rsna import LABEL_FILES, Download, Label, Member
 from boneage.sex import parse_sex
 from boneage.tables import number, read_csv
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
 
+FOREIGN_LABELS = (
+    "{} holds a labels.csv of other images, or one that was changed since, and it would be "
+    "overwritten: give another folder, or delete that file to make it anew."
+)
 SIZES = (32, 4096)
 OLDEST = 120.0
 """Years."""
+RSNA_COLUMNS = ("id", "split", "boneage", "male")
+NIH_COLUMNS = ("id", "split", "age", "sex", "patient", "view")
 BATCH = 256
 """Images whose content is in memory at once, at most."""
 
@@ -48,10 +54,11 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
         Sentences about what was done, a line each; splits that are missing are named.
 
     Raises:
-        InputError: if the source has none of the label files, or one of them is damaged.
+        InputError: if the source has none of the label files, one of them is damaged, or ``out``
+            holds other labels.
     """
-    _check_size(size)
-    download = Download(source)
+    before = _begin(source, out, size, RSNA_COLUMNS)
+    download = Download(source, out)
     labels: list[Label] = []
     for file in LABEL_FILES:
         if file.split not in download.labels:
@@ -72,11 +79,11 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
         failed.add(id)
         yield f"{id}: left out. {reason}"
     rows = [
-        (label.id, label.split, f"{label.age:g}", label.sex == "M")
+        (label.id, label.split, f"{label.age:g}", str(label.sex == "M"))
         for label in labels
         if label.id not in failed
     ]
-    _write_labels(out, ("id", "split", "boneage", "male"), rows)
+    _write_labels(out, RSNA_COLUMNS, rows, before)
     yield f"{out.name}: {len(rows)} images of {size} x {size} px."
 
 
@@ -98,10 +105,11 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
         Sentences about what was done, a line each; what is missing is counted.
 
     Raises:
-        InputError: if the source lacks one of the two files, has no images, or is damaged.
+        InputError: if the source lacks one of the two files, has no images, or is damaged, or
+            ``out`` holds other labels.
     """
-    _check_size(size)
-    download = nih.Download(source)
+    before = _begin(source, out, size, NIH_COLUMNS)
+    download = nih.Download(source, out)
     if download.implausible:
         yield (
             f"{download.implausible} images with an age above {nih.MAX_AGE:g} years were left out: "
@@ -130,7 +138,7 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
         for label in download.labels
         if label.id in seen - failed
     ]
-    _write_labels(out, ("id", "split", "age", "sex", "patient", "view"), rows)
+    _write_labels(out, NIH_COLUMNS, rows, before)
     yield f"{out.name}: {len(rows)} images of {size} x {size} px."
 
 
@@ -219,7 +227,7 @@ def prepare_ct(
         raise InputError(f"{source.name} holds no volume that could be used.")
     if missing := set(table) - set(rows):
         yield f"{len(missing)} rows of {labels.name} without a volume were skipped."
-    _write_labels(out, ("id", "age", "sex", "patient"), rows.values())
+    _write_labels(out, ("id", "age", "sex", "patient"), list(rows.values()))
     keys = [key for *_, key in rows.values()]
     yield (
         f"Patients: {len(set(keys) - {''})}. Volumes without a patient: {keys.count('')}; those of "
@@ -231,9 +239,26 @@ def prepare_ct(
 # --- Radiographs ---
 
 
-def _check_size(size: int) -> None:
+def _begin(source: Path, out: Path, size: int, columns: Sequence[str]) -> set[tuple[str, ...]]:
+    """The rows of ``labels.csv`` that an earlier run of the same kind has left in ``out``.
+
+    Raises:
+        InputError: for a size out of range, and where anything would be overwritten.
+    """
     if not SIZES[0] <= size <= SIZES[1]:
         raise InputError(f"The size must be between {SIZES[0]} and {SIZES[1]} px; it is {size}.")
+    if out.resolve() == source.resolve():
+        raise InputError(
+            f"{out.name} is the download itself, and its images could be overwritten: give another "
+            "folder."
+        )
+    labels = out / "labels.csv"
+    if not labels.exists():
+        return set()
+    header, rows = read_csv(labels.read_bytes(), labels.name)
+    if tuple(header) != tuple(columns):
+        raise InputError(FOREIGN_LABELS.format(out.name))
+    return {tuple(row.values()) for _, row in rows}
 
 
 def _missing(count: int) -> str:
@@ -288,9 +313,20 @@ def _has_size(target: Path, size: int) -> bool:
         return False
 
 
-def _write_labels(out: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Written last: a folder with labels.csv is complete."""
-    with (out / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+def _write_labels(
+    out: Path,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, ...]],
+    before: Set[tuple[str, ...]] = frozenset(),
+) -> None:
+    """Written last, at once or not at all: a folder with labels.csv is complete.
+
+    Raises:
+        InputError: if a row of ``before``, which it holds, is not among ``rows``.
+    """
+    if not before <= set(rows):
+        raise InputError(FOREIGN_LABELS.format(out.name))
+    with replacing(out / "labels.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -83,6 +83,7 @@ class Download:
 
     Args:
         source: its folder, or one zip.
+        out: the labelled folder to be made of it, which may lie inside.
 
     Attributes:
         images: by id; an unpacked image goes before one in a zip.
@@ -92,13 +93,13 @@ class Download:
         InputError: if the source is missing or an archive is damaged or too large.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, out: Path | None = None) -> None:
         if not source.exists():
             raise InputError(f"There is no folder or zip {source.name}.")
         self.images: dict[str, Member] = {}
         self.labels: dict[str, Member] = {}
         names = {_plain(file.name): file.split for file in LABEL_FILES}
-        for member in members(source):
+        for member in members(source, out):
             stem, ending = PurePosixPath(member.name).stem, PurePosixPath(member.name).suffix
             if split := names.get(_plain(member.name)):
                 self.labels.setdefault(split, member)
@@ -162,14 +163,27 @@ def _xlsx(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict[st
     return header, [(i, row) for i, row in rows if any(row.values())]
 
 
-def members(source: Path) -> Iterator[Member]:
+def members(source: Path, out: Path | None = None) -> Iterator[Member]:
     """Every file of a folder or of one zip, those in zips last.
+
+    The images of labelled folders inside the source are left out: shrunk copies, made of it before.
+
+    Args:
+        source: the folder or zip.
+        out: a labelled folder that need not be finished yet.
 
     Raises:
         InputError: if an archive is damaged or too large.
     """
-    paths = sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    paths = sorted(source.resolve().rglob("*")) if source.is_dir() else [source]
+    copies = {path.parent / "images" for path in paths if path.name == "labels.csv"}
+    if out:
+        copies.add(out.resolve() / "images")
+    files = [
+        path
+        for path in paths
+        if copies.isdisjoint(path.parents) and path.is_file() and not path.name.startswith(".")
+    ]
     for path in files:
         if path.suffix.lower() != ".zip":
             yield Member(path.name, path, path.read_bytes)

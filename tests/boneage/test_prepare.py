@@ -99,6 +99,56 @@ class TestPrepareRsna:
         assert main([*command[:-1], "96"]) == 0
         assert Image.open(out / "images" / "1377.png").size == (96, 96)
 
+    @pytest.mark.parametrize("finished", [True, False])
+    def test_smaller_copies_inside_the_download_are_not_its_images(
+        self, download: Path, finished: bool
+    ) -> None:
+        """Nor where the run that makes them was interrupted."""
+        small, large = download / "a-32", download / ("b-128" if finished else "a-32")
+        command = ["prepare", "rsna", str(download), "--out"]
+        assert main([*command, str(small), "--size", "32"]) == 0
+        if not finished:
+            (small / "labels.csv").unlink()
+        assert main([*command, str(large), "--size", "128"]) == 0
+        made = np.asarray(Image.open(large / "images" / "4360.png"))
+        blurred = Image.fromarray(made).resize((32, 32)).resize((128, 128))
+        assert np.abs(made.astype(int) - np.asarray(blurred)).max() > 30  # fine detail
+
+    def test_the_download_itself_is_not_written_into(
+        self, download: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        assert main(["prepare", "rsna", str(download), "--out", f"{download}/."]) == 2
+        assert "is the download itself" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            "id,age,sex\n1377,40,F\n",
+            "id,split,boneage,male\n1377,train,181,False\n",
+            "id,split,boneage,male\n1,train,180,False\n",
+        ],
+    )
+    def test_other_labels_are_not_overwritten(
+        self, download: Path, tmp_path: Path, labels: str, capsys: pytest.CaptureFixture
+    ) -> None:
+        path = tmp_path / "out" / "labels.csv"
+        path.parent.mkdir()
+        path.write_text(labels)
+        assert main(["prepare", "rsna", str(download), "--out", str(path.parent)]) == 2
+        assert "out holds a labels.csv of other images" in capsys.readouterr().err
+        assert path.read_text() == labels
+
+    def test_labels_of_some_of_the_images_are_completed(
+        self, download: Path, tmp_path: Path
+    ) -> None:
+        command = ["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]
+        labels = download / "Validation Dataset.csv"
+        labels.rename(tmp_path / "later")
+        assert main(command) == 0
+        (tmp_path / "later").rename(labels)
+        assert main(command) == 0
+        assert len(datasets.load(tmp_path / "out").cases) == 4
+
     def test_everything_in_one_zip(self, download: Path, tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
             for path in download.rglob("*"):
@@ -294,7 +344,8 @@ class TestPrepareNih:
         splits = {case.id: case.split for case in datasets.load(out).cases}
         assert splits["00000002_000"] == "test"
         shown.unlink()
-        assert nih.Download(nih_download).bundled == 0
+        with pytest.raises(InputError, match=r"lacks data/nih-chest-test/labels\.csv"):
+            nih.Download(nih_download)
 
     def test_the_bundled_patients(self) -> None:
         assert len(nih.bundled_patients()) == 259
