@@ -120,7 +120,8 @@ def sources(
         most_bytes: bytes that are accepted in all, unpacked; ``None`` for any number.
 
     Raises:
-        InputError: for more than is accepted.
+        InputError: for more than is accepted; where any number is, a zip of too many is one file
+            that cannot be assessed.
     """
     found: list[Source] = []
     size = 0
@@ -128,7 +129,7 @@ def sources(
         inside = [Source(path, _id(path))]
         # Unlike its namesake of Path, os.path.isfile is false where the system forbids to look.
         if path.suffix.lower() == ".zip" and os.path.isfile(path) and not whole(path):
-            inside = _members(path, MAX_FILES if most is None else min(ENTRIES * most, MAX_FILES))
+            inside = _members(path, most)
         found += inside
         if most_bytes is not None:
             size += sum(map(_size, inside))
@@ -149,13 +150,16 @@ def _stem(name: str) -> str:
     return Path(re.sub(r"(?i)\.nii\.gz$", "", name)).stem
 
 
-def _members(path: Path, most: int) -> list[Source]:
+def _members(path: Path, most: int | None) -> list[Source]:
+    entries = MAX_FILES if most is None else min(ENTRIES * most, MAX_FILES)
     try:
-        with zips.open_zip(path, most, path.name) as archive:
+        with zips.open_zip(path, entries, path.name) as archive:
             inside = zips.files_in(archive)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         if isinstance(error, InputError):
-            raise
+            if most is not None:
+                raise
+            return [Source(path, path.stem, problem=str(error))]
         return [Source(path, path.stem, problem="This is not a readable zip file.")]
     if not inside:
         return [Source(path, path.stem, problem="The zip holds no files.")]

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -74,7 +75,7 @@ class Ledger:
         self._offsets: dict[str, int] = {}
         self._inputs: dict[str, tuple[str | None, str | None]] = {}
         self._pictures: dict[str, str] = {}
-        self._own: set[str] = set()  # names of files that it wrote, or is about to
+        self._own: set[str] = set()  # folded names of files that it wrote, or is about to
         self._numbers: dict[str, int] = {}  # the last that tells pictures of one name apart
         self._refuse_foreign_tables()
         self._lock = FileLock(folder / LOCK)
@@ -138,14 +139,14 @@ class Ledger:
         first = name = _shortened(source.id)
         number = self._numbers.get(first, 1)
         while any(
-            file in self._own or self._is_foreign(file)
+            _folded(file) in self._own or self._is_foreign(file)
             for file in (f"{name}{ending}" for ending in ENDINGS)
         ):
             number += 1
             name = f"{first}-{number}"
         if number > 1:
             self._numbers[first] = number
-        self._own.update(self._beside(name))
+        self._own.update(map(_folded, self._beside(name)))
         return name
 
     def part(self, picture: str, ending: str) -> Path:
@@ -232,7 +233,7 @@ class Ledger:
 
     def _is_complete(self, picture: str | None) -> bool:
         return picture is not None and all(
-            file in self._own and os.path.isfile(self._folder / file)
+            _folded(file) in self._own and os.path.isfile(self._folder / file)
             for file in self._beside(picture)
         )
 
@@ -240,7 +241,7 @@ class Ledger:
         return [f"{picture}{ending}" for ending in self.wanted]
 
     def _is_foreign(self, file: str) -> bool:
-        return file not in self._own and os.path.lexists(self._folder / file)
+        return _folded(file) not in self._own and os.path.lexists(self._folder / file)
 
     def _read(self, folder: str, model: str, revision: str) -> None:
         self._file.seek(0)
@@ -280,7 +281,7 @@ class Ledger:
         self._inputs[place] = (line["stamp"], line["sex"])
         if line["picture"] is not None:
             self._pictures[place] = line["picture"]
-        self._own.update(line["beside"])
+        self._own.update(map(_folded, line["beside"]))
         self.components.update(dict.fromkeys(assessment["components"]))
 
 
@@ -397,6 +398,11 @@ def write_csv(
             + [result["components"].get(name) for name in names]
             + [after[name] for name in AFTER]
         )
+
+
+def _folded(name: str) -> str:
+    """The same for names that some file systems take for one."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _shortened(name: str) -> str:

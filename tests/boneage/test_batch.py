@@ -273,6 +273,18 @@ class TestZips:
             "This is not a readable zip file.", "The zip holds no files.",
         ]  # fmt: skip
 
+    def test_a_zip_of_too_many_stops_no_others(
+        self, folder: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where any number of files is accepted; where not, it is refused."""
+        monkeypatch.setattr(batch, "MAX_FILES", 4)
+        paths = [archive, folder / "film-1.png"]
+        large, film = batch.sources(paths, most=None)
+        assert "4" in (large.problem or "")
+        assert film.problem is None
+        with pytest.raises(InputError):
+            batch.sources(paths, most=4)
+
     def test_members_of_one_name(self, tmp_path: Path) -> None:
         path = tmp_path / "films.zip"
         with zipfile.ZipFile(path, "w") as opened:

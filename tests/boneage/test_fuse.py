@@ -107,6 +107,17 @@ def test_members_without_a_margin(tmp_path: Path) -> None:
     assert config["architecture"]["arguments"]["views"] == [[64, 0], [64, 0]]
 
 
+@pytest.mark.parametrize("taken", ["a member", "a file"])
+def test_nothing_is_overwritten(members: list[Path], tmp_path: Path, taken: str) -> None:
+    out = members[0] if taken == "a member" else tmp_path / "notes.txt"
+    if taken == "a file":
+        out.write_text("mine")
+    before = {path: path.read_bytes() for path in (out.iterdir() if out.is_dir() else [out])}
+    with pytest.raises(InputError, match="is there already"):
+        fuse(members, out)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_refuses_a_single_one(members: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least two"):
         fuse(members[:1], tmp_path / "fused")

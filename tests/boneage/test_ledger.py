@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from copy import copy
@@ -492,6 +493,13 @@ class TestPictures:
         with self.open(tmp_path, ".png") as ledger:
             assert ledger.picture(Source(tmp_path / "c" / "b.png", "b")) == "b-2"
             assert ledger.picture(Source(tmp_path / "b.png", "b")) == "b"
+
+    def test_names_that_some_file_systems_take_for_one(self, tmp_path: Path) -> None:
+        names = ("Ä", "ä", "a\N{COMBINING DIAERESIS}")
+        films = [Source(tmp_path / str(n) / f"{name}.png", name) for n, name in enumerate(names)]
+        with self.open(tmp_path, ".png") as ledger:
+            found = {unicodedata.normalize("NFC", ledger.picture(film)).lower() for film in films}
+        assert found == {"ä", "ä-2", "ä-3"}
 
     def test_long_names_are_shortened(self, tmp_path: Path) -> None:
         name = "a" + "ä" * 124
