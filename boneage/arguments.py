@@ -10,6 +10,13 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """What NumPy takes as a seed: from 0 to 2^32 - 1."""
+    if natural(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is too large: a seed is at most {2**32 - 1}")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not natural(text):

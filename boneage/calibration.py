@@ -190,7 +190,9 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
     """
     from boneage.predictor import Predictor, name_of
 
-    model, config = hub.load(weights)
+    config = hub.load_config(weights)
+    # Without the calibration that is there: it is replaced, and may be what is broken.
+    model = hub.build_network(weights, config, hub.checked_data(weights, config))
     config |= {"interval": None, "refusal": None}
     predictor = Predictor(model, config, name_of(weights), config["sha256"][:12], precision="fp32")
     labelled = datasets.load(data)

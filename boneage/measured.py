@@ -59,9 +59,11 @@ def measured_error(predictor: Predictor, records: Sequence[Mapping[str, Any]]) -
     mae = provenance.get("metrics", {}).get("validation_mae")
     if mae is None:
         return "The error of these weights was not measured."
+    some = provenance.get("selection_images")
+    which = "by which" if some is None else f"by {some:,} of which"
     return (
         f"Mean absolute error of these weights on the {provenance['validation_images']:,} "
-        f"validation images of {provenance['data']}, by which they were selected: {mae:.2f} "
+        f"validation images of {provenance['data']}, {which} they were selected: {mae:.2f} "
         f"{unit}. On test images it was not measured."
     )
 

@@ -18,6 +18,9 @@ from boneage.views import REGIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
+CHANGES = 1
+"""To be raised with every change of what becomes of an image here or as it is read: training does
+not use what it decoded before."""
 WHITE = 0.03  # of the range of grey values
 NEARLY_ALL = 0.95  # so that neither noise nor a marker on the border ends it
 UNFOLDED = 256  # px, side of a heat map over an image of which the network sees a part

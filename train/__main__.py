@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage.arguments import natural, positive
+from boneage.arguments import natural, positive, seed
 from boneage.errors import InputError, run_command
 from boneage.memory import keep_freed_memory
 from boneage.views import PROJECTIONS, REGIONS
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from boneage.datasets import Case, LabelledFolder
     from train.recipe import Recipe
 
+PAPERS = {"hand": "A", "adult": "B"}
+"""First letter of the tables of each task's paper; a recipe may be trained for the other task."""
 AGE_RANGES = {"months": (0.0, 228.0), "years": (0.0, 120.0)}
 
 
@@ -73,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "a training by progressive resizing, whose weights the next one gets as --init",
     )
     p.add_argument("--learning-rate", type=rate, metavar="PEAK", help="in place of the recipe's")
-    p.add_argument("--seed", type=natural, default=0, help="of order, augmentation and dropout")
+    p.add_argument("--seed", type=seed, default=0, help="of order, augmentation and dropout")
     p.add_argument("--limit", type=positive, help="use only so many training images (for a trial)")
     p.add_argument(
         "--resume", action="store_true", help="go on from the run's checkpoint if there is one"
@@ -212,7 +214,7 @@ def run(args: argparse.Namespace) -> int:
         "projection": args.projection or projected,
         "interval": None,
         "refusal": None,
-        "fills": list(recipe.fills),
+        "fills": [cell for cell in recipe.fills if cell.startswith(PAPERS[folder.task])],
         "provenance": {
             **provenance(recipe, folder, args.seed),
             "from_ct": projected is not None,

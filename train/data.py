@@ -21,7 +21,7 @@ from boneage.augmentation import Augmentation
 from boneage.calibration import calibrates
 from boneage.datasets import Case, LabelledFolder
 from boneage.errors import InputError
-from boneage.transforms import Preprocess
+from boneage.transforms import CHANGES, Preprocess
 
 CACHED = 4096  # images in a file of the cache
 
@@ -66,7 +66,7 @@ def build_cache(
 
 
 def _cache_name(cases: Sequence[Case], preprocess: Preprocess) -> str:
-    settings = (preprocess.resolution, preprocess.percentiles, preprocess.region)
+    settings = (CHANGES, preprocess.resolution, preprocess.percentiles, preprocess.region)
     key = hashlib.sha256(repr(settings).encode())
     for case in cases:
         status = case.path.stat()

@@ -46,7 +46,7 @@ class Schedule:
         better = validation_mae < self.best
         self.best = min(self.best, validation_mae)
         self.stale = 0 if better else self.stale + 1
-        if self.stale > self.settings.patience:
+        if not better and self.stale >= self.settings.patience:
             self.factor *= self.settings.factor
             self.stale = 0
         return better

@@ -187,3 +187,8 @@ class TestWeightsFolder:
         (folder / hub.CALIBRATION).unlink()
         with pytest.raises(InputError, match=r"tiny holds no calibration\.safetensors"):
             hub.load(folder)
+
+    def test_a_missing_file_can_be_made_anew(self, folder: Path, tmp_path: Path) -> None:
+        (folder / hub.CALIBRATION).unlink()
+        with pytest.raises(InputError, match="no labelled folder"):  # the weights were no matter
+            calibration.calibrate(folder, tmp_path)

@@ -2,15 +2,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from boneage import hub
 from boneage.errors import InputError
-from boneage.measured import read_metrics
+from boneage.measured import measured_error, read_metrics
 from boneage.predictor import released
 
-RECORDS = [{"table": "S4", "row": "mine", "measured": 6.1}]
+RECORDS = [{"table": "S4", "row": "mine", "measured": 6.1, "weights": "other@1"}]
+
+
+@pytest.mark.parametrize(("some", "which"), [({}, "by"), ({"selection_images": 9}, "by 9 of")])
+def test_error_on_validation_images_where_no_other_is_known(some: dict, which: str) -> None:
+    metrics = {"metrics": {"validation_mae": 7.171}}
+    provenance = {"validation_images": 1422, "data": "hands", **metrics, **some}
+    weights = SimpleNamespace(
+        id="mine", revision="0", config={"unit": "months", "provenance": provenance}
+    )
+    assert measured_error(weights, RECORDS).startswith(
+        "Mean absolute error of these weights on the 1,422 validation images of hands, "
+        f"{which} which they were selected: 7.17 months."
+    )
 
 
 class TestReadMetrics:

@@ -31,19 +31,25 @@ class TestPlateau:
         assert schedule.rate(1) == 1.0
         assert schedule.rate(5) == 1.0
 
-    def test_reduced_after_more_stale_epochs_than_patience(self) -> None:
+    def test_reduced_after_as_many_stale_epochs_as_patience(self) -> None:
         schedule = self.schedule()
         rates = []
         for mae in (5.0, 6.0, 6.0, 6.0, 6.0, 6.0, 6.0):
             schedule.end_epoch(mae)
             rates.append(schedule.rate(9))
-        assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+        assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125]
 
     def test_never_below_the_floor(self) -> None:
         schedule = self.schedule(patience=0, floor=0.1)
         for _ in range(20):
             schedule.end_epoch(5.0)
         assert schedule.rate(9) == 0.1
+
+    def test_without_patience_a_better_epoch_reduces_nothing(self) -> None:
+        schedule = self.schedule(patience=0)
+        for mae in (5.0, 4.0, 3.0):
+            schedule.end_epoch(mae)
+        assert schedule.rate(9) == 1.0
 
     def test_state_comes_back(self) -> None:
         first, second = self.schedule(), self.schedule()

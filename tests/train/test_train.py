@@ -302,6 +302,19 @@ class TestStart:
         assert run("--size", "31") == 2
         assert "at least 32 px" in capsys.readouterr().err
 
+    def test_rows_of_the_other_papers_tables_are_not_filled(
+        self, run: Run, tmp_path: Path, write_recipe: WriteRecipe
+    ) -> None:
+        """They would stop the evaluation of these weights."""
+        assert run(*NO_EPOCH, recipe=write_recipe("hierarchical")) == 0
+        assert hub.load_config(tmp_path / "run" / "weights")["fills"] == []
+
+    @pytest.mark.parametrize("seed", ["-1", "1.5", str(2**32)])
+    def test_a_seed_that_is_none(self, run: Run, seed: str, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(SystemExit):
+            run("--seed", seed)
+        assert "--seed" in capsys.readouterr().err
+
     @pytest.mark.parametrize("rate", ["0", "-1", "inf", "nan", "fast"])
     def test_a_learning_rate_that_is_none(
         self, run: Run, rate: str, capsys: pytest.CaptureFixture
