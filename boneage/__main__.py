@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boneage
-from boneage.arguments import positive
+from boneage.arguments import path, positive
 from boneage.errors import InputError, run_command
 from boneage.precision import PRECISIONS
 from boneage.views import PROJECTIONS, REGIONS
@@ -60,13 +60,13 @@ def _add_assess(commands: Commands) -> None:
         "zip of slices.\nPrints CSV with one row a file or volume (or JSON).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file, folder or zip")
+    p.add_argument("files", nargs="+", type=path, metavar="FILE", help="file, folder or zip")
     p.add_argument(
         "--sex", choices=("F", "M"), help="sex of all; where left out, the DICOM file's own"
     )
     p.add_argument(
         "--sexes",
-        type=Path,
+        type=path,
         metavar="CSV",
         help="table of the sexes, which go before --sex: columns id or file (with folders where "
         "names repeat), sex or male, and optionally the reference age, boneage (months) for hands "
@@ -89,7 +89,7 @@ def _add_assess(commands: Commands) -> None:
     p.add_argument("--json", action="store_true", help="print a JSON list in place of CSV")
     p.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="also write assessments.csv, assessments.json and a picture for each file: the "
         "radiograph with boxes, for adults with a heat map of what raised the age; no other "
@@ -126,8 +126,8 @@ def _add_fuse(commands: Commands) -> None:
         help="make one weights folder of several: the mean of their ages (late fusion)",
         description="Write a weights folder whose age is the mean of the given ones' ages.",
     )
-    p.add_argument("weights", type=Path, nargs="+", metavar="WEIGHTS", help="weights folders")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.add_argument("weights", type=path, nargs="+", metavar="WEIGHTS", help="weights folders")
+    p.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to make")
     p.set_defaults(run=run_fuse)
 
 
@@ -137,8 +137,8 @@ def _add_card(commands: Commands) -> None:
         help="write the model card of a weights folder",
         description="Write README.md of a weights folder from its config and an evaluation.",
     )
-    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
-    p.add_argument("--results", type=Path, metavar="DIR", help="folder of python -m evaluate --out")
+    p.add_argument("weights", type=path, metavar="WEIGHTS", help="weights folder")
+    p.add_argument("--results", type=path, metavar="DIR", help="folder of python -m evaluate --out")
     p.set_defaults(run=run_card)
 
 
@@ -150,10 +150,10 @@ def _add_calibrate(commands: Commands) -> None:
         "(from half of the validation images) and, for hands, what is needed to refuse images that "
         "show none, which takes at least 99 validation images.",
     )
-    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    p.add_argument("weights", type=path, metavar="WEIGHTS", help="weights folder")
     p.add_argument(
         "--data",
-        type=Path,
+        type=path,
         required=True,
         metavar="DIR",
         help="labelled folder that the weights were trained on",
@@ -169,7 +169,7 @@ def _add_push(commands: Commands) -> None:
         "card made from its config and an evaluation. Repository and branch are made where there "
         "are none. It needs a token with the right to write: hf auth login, or HF_TOKEN.",
     )
-    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights folder")
+    p.add_argument("weights", type=path, metavar="WEIGHTS", help="weights folder")
     p.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub")
     p.add_argument(
         "--private", action="store_true", help="make it private; one that is there must be so"
@@ -177,7 +177,7 @@ def _add_push(commands: Commands) -> None:
     p.add_argument("--revision", metavar="BRANCH", help="branch (default: main)")
     p.add_argument(
         "--results",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folder of python -m evaluate --out (default: the bundled results)",
     )
@@ -196,7 +196,7 @@ def _add_push_space(commands: Commands) -> None:
     where.add_argument("--repo", metavar="ORG/SPACE", help="Space on the Hub")
     where.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="upload nothing, write the Space into this folder; `python app.py` in it starts it",
     )
@@ -226,8 +226,8 @@ def _add_rsna(sources: Commands) -> None:
         description="Make a labelled folder from the official download as it comes: the label "
         "files and the folders or zips of images. A split that is missing is named and skipped.",
     )
-    p.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.add_argument("source", type=path, metavar="SOURCE", help="folder of the download")
+    p.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to make")
     p.add_argument(
         "--size", type=int, default=512, help="side of the squashed square images, px (default 512)"
     )
@@ -243,8 +243,8 @@ def _add_nih(sources: Commands) -> None:
         "official test patients are the test split, and with them those of the bundled test set; a "
         "tenth of the others is validation.",
     )
-    p.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.add_argument("source", type=path, metavar="SOURCE", help="folder of the download")
+    p.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to make")
     p.add_argument(
         "--size", type=int, default=256, help="side of the squashed square images, px (default 256)"
     )
@@ -262,11 +262,11 @@ def _add_ct(sources: Commands) -> None:
         "and folders are kept as ids and names of the images: a name that tells of the patient has "
         "to be changed before.",
     )
-    p.add_argument("source", type=Path, metavar="VOLUMES", help="folder of the volumes")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    p.add_argument("source", type=path, metavar="VOLUMES", help="folder of the volumes")
+    p.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to make")
     p.add_argument(
         "--labels",
-        type=Path,
+        type=path,
         metavar="CSV",
         help="table with the columns id (a volume's name without ending), age (years), sex and "
         "optionally patient",

@@ -1,6 +1,14 @@
-"""Kinds of numbers on command lines, for argparse."""
+"""Kinds of arguments on command lines, for argparse."""
 
 import argparse
+from pathlib import Path
+
+
+def path(text: str) -> Path:
+    """A file or folder; an empty name would mean the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
 
 
 def natural(text: str) -> int:

@@ -43,7 +43,8 @@ def assess_items(
 
 
 def _tell(item: Item, reason: str) -> None:
-    print(f"boneage: {item.source.shown}: {reason}", file=sys.stderr)
+    named = f"{item.source.shown}: "
+    print(f"boneage: {named}{reason.removeprefix(named)}", file=sys.stderr)
 
 
 def _tell_earlier(ledger: Ledger, items: Sequence[Item], pending: int) -> int:

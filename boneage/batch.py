@@ -147,7 +147,7 @@ def _id(path: Path) -> str:
 
 
 def _stem(name: str) -> str:
-    return Path(re.sub(r"(?i)\.nii\.gz$", "", name)).stem
+    return images.without_ending(re.sub(r"(?i)\.nii\.gz$", ".nii", name))
 
 
 def _members(path: Path, most: int | None) -> list[Source]:

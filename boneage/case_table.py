@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from boneage.batch import Item, Source
 from boneage.datasets import AGE_COLUMNS
@@ -92,11 +93,23 @@ class CaseTable:
             for place in places:
                 if hits[place].folders < most:
                     matches[place] = Match()
-            names = Counter(_composed(sources[place].file) for place in closest)
+            # A row that no file is named as exactly is meant for any spelling.
+            names = Counter(_composed(sources[place].file).casefold() for place in closest)
             for place in closest:
-                if names[name := _composed(sources[place].file)] > 1:
+                name = _composed(sources[place].file)
+                if names[name.casefold()] > 1:
                     matches[place] = Match(None, SEVERAL_FILES.format(name), (row,))
+                elif others := self._contradicting(row, hits[place].others, claims):
+                    rows = (row, *others)
+                    matches[place] = Match(None, SEVERAL_ROWS.format(_named(rows)), rows)
         return matches
+
+    def _contradicting(
+        self, row: str, others: Sequence[str], claims: Mapping[str, Sequence[int]]
+    ) -> list[str]:
+        """Of ``others``, which no file is named as more closely, those that say something else."""
+        said = self.rows[row]
+        return [other for other in others if other not in claims and self.rows[other] != said]
 
     def _hits(self, sources: Sequence[Source]) -> list[_Hit]:
         """The rows that fit each file best by its name and the folders above it."""
@@ -198,10 +211,10 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
     columns, lines = read_csv(content, name)
     places = {column.lower(): column for column in reversed(columns)}
     keys = [places[column] for column in ("file", "id") if column in places]
-    sex = places.get("sex", places.get("male"))
+    sexes = [places[column] for column in ("sex", "male") if column in places]
     age_column, (_, unit, oldest) = next((c, a) for c, a in AGE_COLUMNS.items() if a[0] == task)
     age = places.get(age_column)
-    if not keys or (sex is None and age is None):
+    if not keys or not (sexes or age):
         has = ", ".join(filter(None, columns)) or "none"
         raise InputError(
             f"{name} has the columns {has[:200]}; it needs id or file, and sex or male, or "
@@ -216,7 +229,7 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
             raise InputError(f"{where}: the {' or '.join(keys)} is missing.")
         if id in rows:
             raise InputError(f"{where}: {id} comes twice.")
-        given, problem = _sex(cells.get(sex or "", ""), sex or "", where)
+        given, problem = _agreed({column: cells[column] for column in sexes}, where)
         reference = _age(cells.get(age or "", ""), age or "", unit, oldest, f"{where} ({id})")
         rows[id] = Row(given, reference, problem)
     if not rows:
@@ -232,6 +245,17 @@ def _notes(places: dict[str, str], task: str, age_column: str, unit: str) -> tup
         f"The column {other} of the table was not used: reference ages are looked for in the "
         f"column {age_column}, in {unit}.",
     )
+
+
+def _agreed(cells: Mapping[str, str], where: str) -> tuple[str | None, str | None]:
+    """What :func:`_sex` returns, of one or two columns that may tell the sex."""
+    found = [_sex(text, column, where) for column, text in cells.items()]
+    if problem := next((problem for _, problem in found if problem), None):
+        return None, problem
+    sexes = sorted({sex for sex, _ in found if sex})
+    if len(sexes) > 1:
+        return None, f"{where}: {' and '.join(cells)} contradict each other."
+    return (sexes[0] if sexes else None), None
 
 
 def _sex(text: str, column: str, where: str) -> tuple[str | None, str | None]:
@@ -267,10 +291,14 @@ def _composed(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Hit:
-    """Rows that fit a file, and in how many folders they agree with it."""
+    """Rows that fit a file, and in how many folders they agree with it.
+
+    Others would fit as well if these were not there: those that leave the file's ending out.
+    """
 
     rows: Sequence[str] = ()
     folders: int = 0
+    others: Sequence[str] = ()
 
     def contradicts(self, source: Source) -> bool:
         """Whether both have folders, and agree in none."""
@@ -295,9 +323,9 @@ def _hit(
     names = [spelt(_composed(name)) for name in (source.file, source.id)]
     above = tuple(map(_folder, source.folders))
     for start in range(len(above) + 1):
-        for name in names:
-            if rows := index.get((*above[start:], name)):
-                return _Hit(rows, len(above) - start)
+        found = [index.get((*above[start:], name), []) for name in dict.fromkeys(names)]
+        if fitting := list(filter(None, found)):
+            return _Hit(fitting[0], len(above) - start, list(chain(*fitting[1:])))
     return _Hit()
 
 

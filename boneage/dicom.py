@@ -51,6 +51,11 @@ units. OT and SC: digitised films and secondary captures."""
 MAX_INFLATED = 2 * MAX_PIXELS
 """The most bytes that a deflated data set may unpack to: the largest 16-bit grey image."""
 
+ONE_GREY = 0.95
+"""Share of pixels that a window may make plain black, or plain white; beyond, it is not applied."""
+MOSTLY_WHITE = 0.5
+"""Share of plain white pixels above which one is warned of a window."""
+
 PIXEL_KEYWORDS = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -93,7 +98,7 @@ def read(data: bytes, id: str) -> Radiograph:
     """Read a DICOM file's content; may raise whatever pydicom and the codecs raise.
 
     Colour becomes grey without any LUT. Of several frames the first is read, with a warning. A
-    window that makes no sense, or leaves no contrast, is passed over with a warning.
+    window that makes no sense, or leaves hardly any contrast, is passed over with a warning.
 
     Args:
         data: the whole file, with or without preamble and file meta group.
@@ -104,6 +109,9 @@ def read(data: bytes, id: str) -> Radiograph:
             limits of :mod:`boneage.images`, or a compression that cannot be decoded.
     """
     dataset, syntax = parse(data)
+    if "PixelData" not in dataset and _COMPRESSED_PIXELS.search(data):
+        # Without their end pydicom leaves them out.
+        raise InputError(_INCOMPLETE)
     modality = text(dataset, "Modality")
     if modality and modality not in MODALITIES:
         named = f"modality {modality}" if re.fullmatch("[A-Z]{2,6}", modality) else "its modality"
@@ -187,9 +195,11 @@ def decode(dataset: Dataset, syntax: UID, frame: int = 0) -> np.ndarray:
         if values.dtype.kind == "u":
             stored = max(stored, int(values.max()).bit_length())
         high_bit = stored - 1
-    return _significant(values, stored, high_bit, dataset.get("PixelRepresentation", 0) == 1)
+    return _significant(values, stored, high_bit, dataset.PixelRepresentation == 1)
 
 
+_COMPRESSED_PIXELS = re.compile(rb"\xe0\x7f\x10\0O[BW]\0\0\xff{4}")
+_INCOMPLETE = "The DICOM file's pixel data are incomplete."
 _ROWS = 64  # of an image are looked up at a time
 _MISMATCH = "The DICOM file's pixels do not have the size or form that its header says."
 _UNCOMPRESSED = (
@@ -249,7 +259,10 @@ def _frames(dataset: Dataset) -> int:
 def _check_header(dataset: Dataset) -> None:
     if "PixelData" not in dataset or not dataset.PixelData:
         raise InputError("The DICOM file holds no image.")
-    for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"):
+    keywords = ["Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"]
+    if "HighBit" in dataset:  # usual, but not needed
+        keywords.append("HighBit")
+    for keyword in keywords:
         if not isinstance(dataset.get(keyword), int):
             raise InputError(f"The DICOM header has no valid {keyword}.")
     check_size(dataset.Columns, dataset.Rows, _frames(dataset))
@@ -266,7 +279,9 @@ def _check_header(dataset: Dataset) -> None:
             "The DICOM header's photometric interpretation or samples per pixel are not accepted; "
             "accepted are MONOCHROME1 and MONOCHROME2 with one sample, RGB and YBR with three."
         )
-    if dataset.get("PixelRepresentation", 0) not in (0, 1):
+    if "PixelRepresentation" not in dataset:  # it should be, but nearly all films are unsigned
+        dataset.PixelRepresentation = 0
+    if dataset.PixelRepresentation not in (0, 1):
         raise InputError("The DICOM header has no valid PixelRepresentation.")
 
 
@@ -309,7 +324,7 @@ def _check_stream(stream: bytes, dataset: Dataset) -> bytes:
     if (height, width, samples) != (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel):
         raise InputError(_MISMATCH)
     if stream.rfind(b"\xff\xd9", -64) < 0:  # every JPEG family ends so, padding aside
-        raise InputError("The DICOM file's pixel data are incomplete.")
+        raise InputError(_INCOMPLETE)
     return stream
 
 
@@ -397,9 +412,12 @@ def _shown(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, list[str]]
         notes.append("The file's window or VOI LUT is not valid and was not applied.")
     if seen is not None:
         pixels = _look_up(stored, levels, seen, np.uint16, dataset)
-        if has_contrast(pixels):
+        white, black = np.mean(pixels == 65535), np.mean(pixels == 0)
+        if has_contrast(pixels) and max(white, black) < ONE_GREY:
+            if white > MOSTLY_WHITE:
+                notes.append(f"The file's window makes {white:.0%} of the image plain white.")
             return pixels, notes
-        notes.append("The file's window leaves no contrast and was not applied.")
+        notes.append("The file's window leaves hardly any contrast and was not applied.")
     untouched = bits <= 8 and measured is levels
     return _look_up(stored, levels, measured, np.uint8 if untouched else np.uint16, dataset), notes
 

@@ -137,8 +137,11 @@ def compare(bone_age: float, chronological_age: float, sex: str) -> Comparison:
         sex: ``F`` or ``M``.
 
     Raises:
-        InputError: for another sex.
+        InputError: for another sex, and for an age that is none.
     """
+    for name, age in (("bone", bone_age), ("chronological", chronological_age)):
+        if age is None or not 0 <= age < math.inf:
+            raise InputError(f"The {name} age is {age}; expected are months, from 0.")
     return Comparison(bone_age, chronological_age, sex, bone_age_sd(chronological_age, sex))
 
 

@@ -7,6 +7,7 @@ no path. DICOM is read by :mod:`boneage.dicom`, which loads only when a DICOM fi
 
 import io
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -77,7 +78,9 @@ class Radiograph:
         return self.pixels.shape[0]
 
 
-def read(source: str | Path | bytes | BinaryIO, *, id: str | None = None) -> Radiograph:
+def read(
+    source: str | Path | bytes | BinaryIO, *, id: str | None = None, accepted: str = ACCEPTED
+) -> Radiograph:
     """Read one radiograph.
 
     Colour becomes luma (ITU-R BT.601), transparency is laid on black, EXIF orientation is applied.
@@ -87,7 +90,8 @@ def read(source: str | Path | bytes | BinaryIO, *, id: str | None = None) -> Rad
     Args:
         source: a path, a file's content, or a file object opened in binary mode (read from where
             it stands).
-        id: the name to show; by default the stem of the file's name, or "image".
+        id: the name to show; by default that of the file without its ending, or "image".
+        accepted: the formats that are named where it is of none.
 
     Raises:
         InputError: no such file, not one of the accepted formats, damaged or incomplete, more than
@@ -95,8 +99,8 @@ def read(source: str | Path | bytes | BinaryIO, *, id: str | None = None) -> Rad
             is no projection radiograph.
     """
     data, name = _content(source)
-    id = id or Path(name).stem or "image"
-    kind = _kind(data)
+    id = id or without_ending(name) or "image"
+    kind = _kind(data, accepted)
     if kind == "DICOM":
         from boneage import dicom
     try:
@@ -112,6 +116,12 @@ def read(source: str | Path | bytes | BinaryIO, *, id: str | None = None) -> Rad
         ) from None
     check_contrast(radiograph.pixels)
     return radiograph
+
+
+def without_ending(name: str) -> str:
+    """A file's name without its ending; one of digits alone is the last number of a DICOM UID."""
+    path = Path(name)
+    return name if path.suffix[1:].isdecimal() else path.stem
 
 
 def projection_of(path: Path) -> str | None:
@@ -297,7 +307,7 @@ _SIGNATURES = (
 )
 
 
-def _kind(data: bytes) -> str:
+def _kind(data: bytes, accepted: str) -> str:
     """The accepted format that the content is.
 
     Raises:
@@ -308,10 +318,10 @@ def _kind(data: bytes) -> str:
         if re.match(pattern, head[offset:], re.DOTALL):
             if name in ("PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM"):
                 return name
-            raise InputError(f"This is {name}. Accepted are {ACCEPTED}.")
+            raise InputError(f"This is {name}. Accepted are {accepted}.")
     if not re.search(rb"[^\t\n\f\r\x20-\x7e\x80-\xff]", head):
-        raise InputError(f"This is a text file. Accepted are {ACCEPTED}.")
-    raise InputError(f"The file is of no known image format. Accepted are {ACCEPTED}.")
+        raise InputError(f"This is a text file. Accepted are {accepted}.")
+    raise InputError(f"The file is of no known image format. Accepted are {accepted}.")
 
 
 _COLOURS = {
@@ -327,6 +337,9 @@ _DEPTH_OF_MODE = {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}
 
 def _read_picture(data: bytes, kind: str, id: str) -> Radiograph:
     """Read what Pillow decodes; may raise whatever its decoders raise."""
+    is_inverted = False
+    if kind == "TIFF":
+        data, is_inverted = _black_is_zero(data)
     with Image.open(io.BytesIO(data), formats=[kind.upper()]) as image:
         check_size(*image.size)
         # Pillow's view of a TIFF's tags changes with loading, so they are taken before.
@@ -345,23 +358,54 @@ def _read_picture(data: bytes, kind: str, id: str) -> Radiograph:
             notes.append("16-bit colour was reduced to 8 bit.")
         colour = "grey" if is_grey and image.mode != "1" else _COLOURS.get(image.mode, image.mode)
         image.load()
-        pixels = _grey(image, bits)
-        if tags.get(262) == 0 and image.mode in ("I;16", "I;16B", "I", "F"):
-            pixels = 65535 - pixels  # WhiteIsZero, which Pillow inverts only up to 8 bit
+        pixels = _grey(image, bits, is_signed=tags.get(339, (1,))[0] == 2)
+        if is_inverted:
+            pixels = np.iinfo(pixels.dtype).max - pixels
         pixels = np.ascontiguousarray(_upright(pixels, _orientation(image)))
     described = f"{kind}, {pixels.shape[1]} x {pixels.shape[0]} px, {bits} bit {colour}"
     return Radiograph(pixels, id, kind, described, warnings=tuple(notes))
 
 
-def _grey(image: Image.Image, bits: int) -> np.ndarray:
-    """(H, W) uint8, or uint16 where the image is deeper than 8 bit."""
+def _black_is_zero(data: bytes) -> tuple[bytes, bool]:
+    """A TIFF whose first image has black as zero, and whether white was (tag 262 is 0).
+
+    Pillow reads WhiteIsZero in few layouts, and inverts it in fewer.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = 43 in data[2:4]  # BigTIFF
+    (start,) = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", data, 8 if is_big else 4)
+    (count,) = struct.unpack_from(f"{order}{'Q' if is_big else 'H'}", data, start)
+    first, size, value = (start + 8, 20, 12) if is_big else (start + 2, 12, 8)
+    for entry in range(first, first + count * size, size):
+        if struct.unpack_from(f"{order}H", data, entry) == (262,):
+            place = entry + value
+            if struct.unpack_from(f"{order}H", data, place) == (0,):
+                one = struct.pack(f"{order}H", 1)
+                return data[:place] + one + data[place + 2 :], True
+            break
+    return data, False
+
+
+def _grey(image: Image.Image, bits: int, *, is_signed: bool = False) -> np.ndarray:
+    """(H, W) uint8, or uint16 where the image is deeper than 8 bit.
+
+    Args:
+        image: as Pillow decodes it, which takes 8 bit for unsigned and 32 bit for signed.
+        bits: of a value in the file.
+        is_signed: whether the values there are.
+    """
     if image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype(np.uint16, copy=False)
         if bits < 16:
             pixels = (pixels * np.uint32(65535) // (2**bits - 1)).astype(np.uint16)
         return pixels
     if image.mode in ("I", "F"):
-        return stretch_to_uint16(np.asarray(image))
+        values = np.asarray(image)
+        if image.mode == "I" and bits == 32 and not is_signed:
+            values = values.view(np.uint32)
+        return stretch_to_uint16(values)
+    if image.mode == "L" and is_signed:
+        return np.asarray(image) ^ np.uint8(0x80)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

@@ -35,6 +35,7 @@ NOT_CT = (
     "radiographs, not on CT: how far their age errs here was not measured."
 )
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 _VOLUME = Lock()  # a volume takes gigabytes, so one at a time is read
 _OTHER_SEX = {
     named: f"The file says that the patient is {SEX_NAMES[named]}, and the age was assessed for a "
@@ -225,10 +226,14 @@ class Predictor:
         network = model if isinstance(model, nn.Module) else model()
         try:
             place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            if place.type not in DEVICES:
+                raise ValueError(device)
             network = network.to(place, memory_format=torch.channels_last)
-        except (RuntimeError, AssertionError):  # torch's own for a name or a device it lacks
+        # torch's own for a name or a device it lacks
+        except (RuntimeError, AssertionError, ValueError, ImportError):
             raise InputError(
-                f"There is no device {device!r} here. Usual are cpu and cuda."
+                f"There is no device {device!r} here. Known are {', '.join(DEVICES)}, if they are "
+                "there."
             ) from None
         network.eval().requires_grad_(False)
         fold_batch_norm(network)
@@ -332,9 +337,11 @@ class Predictor:
         Raises:
             InputError: if it cannot be read, or is a volume and the weights know none.
         """
+        projection = self.config.get("projection")
         if self.config["task"] != "adult" or not volumes.is_volume(source):
-            return images.read(source, id=id)
-        if (projection := self.config.get("projection")) is None:
+            volume = f" and, of CT volumes, {volumes.ACCEPTED}" if projection else ""
+            return images.read(source, id=id, accepted=f"{images.ACCEPTED}{volume}")
+        if projection is None:
             raise InputError("This is a CT volume; these weights assess plain images only.")
         kind, extent = PROJECTIONS[projection]
         with _VOLUME:
@@ -365,13 +372,20 @@ class Predictor:
             One assessment for each radiograph, in order.
 
         Raises:
-            InputError: if the model needs a sex that is not given, or serves another; what
+            InputError: for anything but radiographs; if the model needs a sex that is not given, or
+                serves another; what
                 :meth:`prepare` raises where nothing was computed before.
         """
-        radiographs = [radiographs] if isinstance(radiographs, Radiograph) else list(radiographs)
+        radiographs = list(radiographs) if isinstance(radiographs, Iterable) else [radiographs]
+        for each in radiographs:
+            if not isinstance(each, Radiograph):
+                raise InputError(
+                    f"A radiograph comes from read or from_array; this is a {type(each).__name__}."
+                )
         if batch_size < 1:
             raise InputError(f"The batch size is {batch_size}; it must be at least 1.")
-        given = [sex] * len(radiographs) if sex is None or isinstance(sex, str) else list(sex)
+        is_each = isinstance(sex, Iterable) and not isinstance(sex, str)
+        given = list(sex) if is_each else [sex] * len(radiographs)
         if len(given) != len(radiographs):
             raise InputError(f"{len(radiographs)} radiographs but {len(given)} sexes were given.")
         sexes = [self._sex(r, s) for r, s in zip(radiographs, given, strict=True)]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boneage.arguments import positive
+from boneage.arguments import path, positive
 from boneage.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -64,17 +64,17 @@ def parser() -> argparse.ArgumentParser:
         help="which cases of each labelled folder (default: test)",
     )  # fmt: skip
     p.add_argument(
-        "--data", nargs="+", action="extend", type=Path, metavar="DIR",
+        "--data", nargs="+", action="extend", type=path, metavar="DIR",
         help="labelled folders: labels.csv beside images/ (default: the bundled "
         f"{', '.join(BUNDLED)})",
     )  # fmt: skip
     p.add_argument(
-        "--weights", nargs="+", action="extend", type=Path, metavar="DIR",
+        "--weights", nargs="+", action="extend", type=path, metavar="DIR",
         help="weights folders; each one's config.json names the table rows that it fills "
         "(default: all under weights/)",
     )  # fmt: skip
     p.add_argument(
-        "--out", type=Path, metavar="DIR",
+        "--out", type=path, metavar="DIR",
         help="folder for the results (default: results, or with --from-cases that of the file)",
     )  # fmt: skip
     p.add_argument(
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         help="images assessed together (default: 16)",
     )  # fmt: skip
     p.add_argument(
-        "--from-cases", type=Path, metavar="FILE",
+        "--from-cases", type=path, metavar="FILE",
         help="assess nothing: make tables, metrics.json and figures again from this cases.csv; "
         "without --data and --split as they were, figures that show images are left out",
     )  # fmt: skip
@@ -140,8 +140,8 @@ def _datasets(folders: list[Path] | None, split: str) -> list[Dataset]:
     from evaluate.run import Dataset
 
     found = []
-    for path in folders or [ROOT / "data" / name for name in BUNDLED]:
-        folder = datasets.load(path)
+    for each in folders or [ROOT / "data" / name for name in BUNDLED]:
+        folder = datasets.load(each)
         found.append(
             Dataset(f"{folder.name}/{split}", folder if split == "all" else folder.split(split))
         )
@@ -154,9 +154,9 @@ def _annotated() -> Annotated:
     from evaluate.ossification import Annotated, read_regions
     from evaluate.run import Dataset
 
-    path = ROOT / "data" / ANNOTATED
-    folder = datasets.load(path).split("validation")
-    return Annotated(Dataset(f"{ANNOTATED}/validation", folder), read_regions(path))
+    root = ROOT / "data" / ANNOTATED
+    folder = datasets.load(root).split("validation")
+    return Annotated(Dataset(f"{ANNOTATED}/validation", folder), read_regions(root))
 
 
 def _predictors(folders: list[Path] | None, tasks: set[str], device: str | None) -> list[Predictor]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from boneage import losses
+from boneage.arguments import path
 from boneage.errors import InputError, run_command
 from boneage.framing import mirrored
 from evaluate.cases import CASES, CaseRow, Outcome, case_rows, write_rows
@@ -265,15 +266,15 @@ def parser() -> argparse.ArgumentParser:
         f"{1 + len(CHANGES)} times as long as the evaluation of the same images.",
     )
     p.add_argument(
-        "--data", type=Path, metavar="DIR",
+        "--data", type=path, metavar="DIR",
         help="labelled folder whose test split is assessed (default: the bundled rsna-test)",
     )  # fmt: skip
     p.add_argument(
-        "--weights", type=Path, metavar="DIR",
+        "--weights", type=path, metavar="DIR",
         help="weights folder (default: the released weights for hands)",
     )  # fmt: skip
     p.add_argument(
-        "--out", type=Path, metavar="DIR",
+        "--out", type=path, metavar="DIR",
         help="folder for cases.csv and run.json (default, of the released weights on the bundled "
         "images: evaluate/recorded/robustness, from which the evaluation takes them)",
     )  # fmt: skip

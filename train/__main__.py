@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage.arguments import natural, positive, seed
+from boneage.arguments import natural, path, positive, seed
 from boneage.errors import InputError, run_command
 from boneage.memory import keep_freed_memory
 from boneage.views import PROJECTIONS, REGIONS
@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 trained, 2 bad arguments or data.",
     )
     p.add_argument("recipe", help=f"one of {', '.join(recipes.names())}, or a TOML file")
-    p.add_argument("--data", required=True, type=Path, help="labelled folder")
-    p.add_argument("--out", required=True, type=Path, help="folder of this run, as runs/NAME")
+    p.add_argument("--data", required=True, type=path, help="labelled folder")
+    p.add_argument("--out", required=True, type=path, help="folder of this run, as runs/NAME")
     p.add_argument(
         "--sex",
         choices=("F", "M", "both", "none"),
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     start.add_argument(
         "--init",
-        type=Path,
+        type=path,
         action="append",
         default=[],
         metavar="FILE",

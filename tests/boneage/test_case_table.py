@@ -114,6 +114,37 @@ class TestFilesOfOneName:
         table = read("id,sex\n1,F\n")
         assert [i.sex for i in table.items([source("1.png"), source("1.dcm")])] == ["F", "F"]
 
+    def test_a_row_is_not_shared_in_either_spelling(self) -> None:
+        table = read("id,sex\nHand,M\n")
+        items = table.items([source("a/hand.png"), source("b/HAND.png")], "F")
+        assert [item.sex for item in items] == [None, None]
+        assert all("Several files are called" in str(item.source.problem) for item in items)
+
+
+@pytest.mark.parametrize(
+    ("text", "sex", "reason"),
+    [
+        ("id,sex,male\n1,,True\n", "M", ""),
+        ("id,male,sex\n1,True,\n", "M", ""),
+        ("id,sex,male\n1,M,True\n", "M", ""),
+        ("id,sex,male\n1,,\n", "F", ""),
+        ("id,sex,male\n1,F,True\n", None, "row 2: sex and male contradict each other."),
+        ("id,sex,male\n1,M,x\n", None, "expected are True or False"),
+        ("id,sex\n1,M\n1.png,F\n", None, "Several rows of the table may be meant for it"),
+        ("id,sex\n1,F\n1.png,F\n", "F", ""),
+    ],
+)
+def test_two_columns_or_rows_agree_or_say_nothing(text: str, sex: str | None, reason: str) -> None:
+    (item,) = read(text).items([source("1.png")], "F")
+    assert item.sex == sex
+    assert reason in (item.source.problem or "")
+    assert bool(item.source.problem) == bool(reason)
+
+
+def test_a_row_without_ending_may_be_another_files() -> None:
+    table = read("id,sex\n1,M\n1.png,F\n")
+    assert [i.sex for i in table.items([source("1.png"), source("1.dcm")])] == ["F", "M"]
+
 
 def test_letters_may_be_composed_otherwise() -> None:
     table = read("id,sex\nJ\u00f6rg,M\n")

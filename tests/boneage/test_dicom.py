@@ -1,6 +1,7 @@
 """DICOM: grey values step by step, every codec, the allow-list, and hostile files."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -206,6 +207,8 @@ class TestGreyValues:
             {"WindowCenter": 2000, "WindowWidth": -50},
             {"WindowCenter": 2000, "WindowWidth": 50, "VOILUTFunction": "CUBIC"},
             {"WindowCenter": 1e9, "WindowWidth": 50},  # leaves nothing to see
+            {"WindowCenter": 4050, "WindowWidth": 50},  # hardly anything
+            {"WindowCenter": 20, "WindowWidth": 40},  # as of a preview of 8 bits
             {"VOILUTSequence": lut(4096, 0, [1, 2, 3])},
         ],
     )
@@ -213,6 +216,16 @@ class TestGreyValues:
         radiograph = read(**tags)
         np.testing.assert_array_equal(radiograph.pixels, read().pixels)
         assert "was not applied" in radiograph.warnings[0]
+
+    def test_a_window_of_much_white_is_applied_and_told(self) -> None:
+        radiograph = read(WindowCenter=1000, WindowWidth=500)
+        assert np.mean(radiograph.pixels == 65535) > 0.6
+        (warning,) = radiograph.warnings
+        assert re.fullmatch(r"The file's window makes 6\d% of the image plain white\.", warning)
+
+    def test_the_usual_is_taken_where_the_header_leaves_it_out(self) -> None:
+        radiograph = read(HighBit=None, PixelRepresentation=None)
+        np.testing.assert_array_equal(radiograph.pixels, read().pixels)
 
     def test_empty_windows_are_none(self) -> None:
         radiograph = read(WindowCenter="", WindowWidth="")
@@ -573,6 +586,7 @@ class TestHostile:
             ({"HighBit": 300}, "high bit 300"),
             ({"HighBit": 3}, "high bit 3"),
             ({"PixelRepresentation": 9}, "PixelRepresentation"),
+            ({"HighBit": ""}, "no valid HighBit"),
             ({"SamplesPerPixel": 3}, "photometric"),
             ({"SamplesPerPixel": 4}, "photometric"),
             ({"PhotometricInterpretation": "PALETTE COLOR"}, "photometric"),
@@ -613,6 +627,15 @@ class TestHostile:
         frame = encode(GREY12, 12)
         with pytest.raises(InputError, match=r"incomplete|size or form"):
             images.read(file(dataset(), syntax, frame[: int(len(frame) * keep)]))
+
+    @pytest.mark.parametrize("name", LOSSLESS)
+    @pytest.mark.parametrize("missing", [9, 800])
+    def test_a_compressed_file_without_its_end_is_incomplete(self, name: str, missing: int) -> None:
+        """It is not said to hold no image, as one is that never did."""
+        syntax, encode = LOSSLESS[name]
+        data = file(dataset(), syntax, encode(GREY12, 12))
+        with pytest.raises(InputError, match="pixel data are incomplete"):
+            images.read(data[:-missing])
 
     @pytest.mark.parametrize("keep", [0.01, 0.05, 0.2, 0.5, 0.99])
     def test_truncated_file(self, keep: float) -> None:

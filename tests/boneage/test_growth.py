@@ -116,6 +116,14 @@ class TestSd:
 
 
 class TestComparison:
+    @pytest.mark.parametrize(
+        ("bone", "chronological"),
+        [(120, -5), (120, float("nan")), (120, float("inf")), (None, 120), (-1, 120)],
+    )
+    def test_ages_that_are_none(self, bone: float | None, chronological: float) -> None:
+        with pytest.raises(InputError, match="expected are months, from 0"):
+            growth.compare(bone, chronological, "M")
+
     def test_numbers(self) -> None:
         compared = growth.compare(133.2, 120, "M")
         assert compared.difference == pytest.approx(13.2)

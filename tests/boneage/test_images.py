@@ -67,6 +67,21 @@ def tiff_tags(bits: int, photometric: int, sample_format: int = 1) -> dict[int, 
     return size | {258: (3, bits), 259: (3, 1), 262: (3, photometric), 339: (3, sample_format)}
 
 
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("hand.png", "hand"),
+        ("1.2.840.113619.2.1", "1.2.840.113619.2.1"),
+        ("1.2.840.1.dcm", "1.2.840.1"),
+        ("IM000001", "IM000001"),
+        (".hidden", ".hidden"),
+    ],
+)
+def test_name_without_ending(tmp_path: Path, name: str, id: str) -> None:
+    (tmp_path / name).write_bytes(encoded(GREY, "PNG"))
+    assert images.read(tmp_path / name).id == id
+
+
 class TestFormats:
     @pytest.mark.parametrize("kind", LOSSLESS)
     def test_8_bit_grey_is_kept_exactly(self, kind: str) -> None:
@@ -153,6 +168,26 @@ class TestFormats:
         np.testing.assert_array_equal(deep.pixels, 65535 - DEEP)
         shallow = images.read(tiff(GREY.tobytes(), tiff_tags(8, 0)))
         np.testing.assert_array_equal(shallow.pixels, 255 - GREY)
+        big_endian = images.read(tiff(DEEP.astype(">u2").tobytes(), tiff_tags(16, 0), ">"))
+        np.testing.assert_array_equal(big_endian.pixels, 65535 - DEEP)
+        large = Image.fromarray(DEEP), {"big_tiff": True, "tiffinfo": {262: 0}}
+        big = images.read(encoded(large[0], "TIFF", **large[1]))
+        np.testing.assert_array_equal(big.pixels, 65535 - DEEP)
+
+    @pytest.mark.parametrize("photometric", [0, 1])
+    @pytest.mark.parametrize(
+        ("dtype", "sample_format"), [("<u4", 1), ("<i4", 2), ("<i2", 2), ("|i1", 2)]
+    )
+    def test_signed_and_long_values_keep_their_order(
+        self, dtype: str, sample_format: int, photometric: int
+    ) -> None:
+        limits = np.iinfo(dtype)
+        values = np.linspace(limits.min, limits.max, 2400).reshape(40, 60).astype(dtype)
+        tags = tiff_tags(limits.bits, photometric, sample_format)
+        pixels = images.read(tiff(values.tobytes(), tags)).pixels
+        top = np.iinfo(pixels.dtype).max
+        expected = np.linspace(0, top, 2400).reshape(40, 60)
+        np.testing.assert_allclose(pixels if photometric else top - pixels, expected, atol=1)
 
     def test_12_bit_tiff_uses_the_full_range(self) -> None:
         values = DEEP >> 4

@@ -150,7 +150,8 @@ class TestAssess:
         assert code == 1
         assert [row["id"] for row in rows(said.out)] == ["4400"]
         assert "boneage: second: The folder cannot be read.\n" in said.err
-        assert "boneage: gone.png: " in said.err
+        # Once by name, though the reason names it too.
+        assert "boneage: gone.png: there is no such file, or it cannot be read.\n" in said.err
         assert said.err.count("\n") == 2
 
     def test_missing_sex_is_asked_for(
@@ -314,10 +315,21 @@ class TestStart:
         assert end.value.code == 0
         assert capsys.readouterr().out == f"boneage {boneage.__version__}\n"
 
-    def test_bad_arguments_exit_with_2(self) -> None:
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            ([], "required"),
+            ([""], "the name is empty"),  # which would be the working directory
+            (["film.png", "--out", ""], "the name is empty"),
+        ],
+    )
+    def test_bad_arguments_exit_with_2(
+        self, arguments: list[str], reason: str, capsys: pytest.CaptureFixture
+    ) -> None:
         with pytest.raises(SystemExit) as end:
-            main(["assess"])
+            main(["assess", *arguments])
         assert end.value.code == 2
+        assert reason in capsys.readouterr().err
 
     @pytest.mark.parametrize("module", ["boneage", "boneage.__main__", "boneage.models.registry"])
     def test_nothing_heavy_is_imported(self, repo_root: Path, module: str) -> None:

@@ -154,6 +154,17 @@ class TestSex:
         with pytest.raises(InputError, match="3 radiographs but 2 sexes"):
             predictor.assess(radiographs[:3], ["F", "M"])
 
+    @pytest.mark.parametrize("foreign", ["film.png", Path("film.png"), np.zeros((64, 64)), [b""]])
+    def test_anything_but_radiographs(self, predictor: Predictor, foreign: Any) -> None:
+        with pytest.raises(InputError, match="A radiograph comes from read or from_array"):
+            predictor.assess(foreign, "F")
+
+    def test_a_sex_that_is_no_text(
+        self, predictor: Predictor, radiographs: list[Radiograph]
+    ) -> None:
+        with pytest.raises(InputError, match="is 1; this model needs it"):
+            predictor.assess(radiographs[0], 1)
+
     def test_weights_for_the_other_sex(
         self, untrained: Path, tmp_path: Path, radiographs: list[Radiograph]
     ) -> None:
@@ -231,9 +242,10 @@ class TestLoad:
             Predictor.load(tmp_path / "gone")
         assert str(tmp_path) not in str(error.value)
 
-    def test_an_unknown_device(self, untrained: Path) -> None:
-        with pytest.raises(InputError, match="no device 'abacus'"):
-            Predictor.load(untrained, device="abacus")
+    @pytest.mark.parametrize("device", ["abacus", "hpu", "meta", "privateuseone"])
+    def test_an_unknown_device(self, untrained: Path, device: str) -> None:
+        with pytest.raises(InputError, match=f"no device '{device}'"):
+            Predictor.load(untrained, device=device)
 
     def test_a_folder_has_no_revisions(self, untrained: Path) -> None:
         for weights in (untrained, None):
