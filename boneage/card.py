@@ -197,7 +197,8 @@ def _seen(config: Mapping[str, Any], source: Source) -> str:
     images = "projections of CT volumes" if provenance.get("from_ct") else source.images
     if (region := config["preprocess"].get("region", "whole")) != "whole":
         images = f"{region} halves of {images}"
-    if "training_ages" not in provenance:  # members of a late fusion have their own
+    # Members of a late fusion may have their own.
+    if not {"training_images", "training_sexes", "training_ages"} <= provenance.keys():
         return f"Trained on {images}; of others nothing is known."
     counts = ", ".join(
         f"{count:,} {SEX_NAMES.get(sex, sex)}"

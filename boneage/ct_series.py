@@ -34,7 +34,10 @@ from boneage.volumes import (
     is_dicom,
     orient,
 )
-from boneage.zips import files_in, open_zip
+from boneage.zips import files_in, open_member, open_zip
+
+MAX_SLICE = 16 * 2**20
+"""Bytes that a deflated slice may unpack to: twice those of 2048 x 2048 values."""
 
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _HEADER = [
@@ -226,7 +229,7 @@ def _read_file(path: Path) -> bytes:
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
-        with archive.open(info) as member:
+        with open_member(archive, info) as member:
             data = member.read(132)
             if is_dicom(data):
                 data += member.read(images.MAX_BYTES + 1 - len(data))
@@ -259,7 +262,7 @@ def _select(files: Iterator[Callable[[], bytes]]) -> tuple[list[Slice], tuple[st
         if not is_dicom(data):
             continue
         try:
-            header, _ = dicom.parse(data, _HEADER)
+            header, _ = dicom.parse(data, _HEADER, most=MAX_SLICE)
             if reason := _why_no_slice(header):
                 others[reason] += 1
                 continue
@@ -407,7 +410,7 @@ def _fill(
 
 def _decode(data: bytes) -> np.ndarray:
     """One slice in int16 Hounsfield units."""
-    dataset, syntax = dicom.parse(data, _PIXELS)
+    dataset, syntax = dicom.parse(data, _PIXELS, most=MAX_SLICE)
     stored = dicom.decode(dataset, syntax)
     if stored.ndim != 2:
         raise InputError("It is in colour, which CT is not.")

@@ -9,6 +9,7 @@ imagecodecs, whose codecs raise on damaged streams where others end the process.
 """
 
 import io
+import itertools
 import math
 import re
 import struct
@@ -42,7 +43,15 @@ from pydicom.uid import (
 )
 
 from boneage.errors import InputError
-from boneage.images import MAX_PIXELS, Radiograph, check_size, has_contrast, luma
+from boneage.images import (
+    MAX_PIXELS,
+    ROWS,
+    Radiograph,
+    check_size,
+    has_contrast,
+    in_turn,
+    luma,
+)
 
 MODALITIES = ("CR", "DX", "RG", "RF", "XA", "MG", "IO", "OT", "SC")
 """Modalities that a projection radiograph may carry. MG: hands are also taken on mammography
@@ -52,7 +61,9 @@ MAX_INFLATED = 2 * MAX_PIXELS
 """The most bytes that a deflated data set may unpack to: the largest 16-bit grey image."""
 
 ONE_GREY = 0.95
-"""Share of pixels that a window may make plain black, or plain white; beyond, it is not applied."""
+"""Share of pixels that are plain black, or plain white, where a window shows little ..."""
+FEW_VALUES = 0.2
+"""... if less than this share of the values that the image holds lies inside it."""
 MOSTLY_WHITE = 0.5
 """Share of plain white pixels above which one is warned of a window."""
 
@@ -74,6 +85,9 @@ PIXEL_KEYWORDS = (
     "PixelData",
 )
 """What decoding the pixels and rescaling them takes."""
+
+MAX_ELEMENTS = 20_000
+_LAST = tag_for_keyword("PixelData")
 
 _ALLOWED = [
     tag_for_keyword(keyword)
@@ -119,6 +133,12 @@ def read(data: bytes, id: str) -> Radiograph:
             "The DICOM file is no projection radiograph by "
             f"{named}; expected is one of {', '.join(MODALITIES)}."
         )
+    _check_header(dataset)
+    with in_turn(dataset.Rows * dataset.Columns):
+        return _radiograph(dataset, syntax, modality, id)
+
+
+def _radiograph(dataset: Dataset, syntax: UID, modality: str, id: str) -> Radiograph:
     stored = decode(dataset, syntax)
     notes = []
     if _frames(dataset) > 1:
@@ -200,7 +220,6 @@ def decode(dataset: Dataset, syntax: UID, frame: int = 0) -> np.ndarray:
 
 _COMPRESSED_PIXELS = re.compile(rb"\xe0\x7f\x10\0O[BW]\0\0\xff{4}")
 _INCOMPLETE = "The DICOM file's pixel data are incomplete."
-_ROWS = 64  # of an image are looked up at a time
 _MISMATCH = "The DICOM file's pixels do not have the size or form that its header says."
 _UNCOMPRESSED = (
     ImplicitVRLittleEndian,
@@ -211,7 +230,10 @@ _UNCOMPRESSED = (
 
 
 def parse(
-    data: bytes, tags: Sequence[int] = _ALLOWED, until: int | None = None
+    data: bytes,
+    tags: Sequence[int] = _ALLOWED,
+    until: int = _LAST,
+    most: int | None = None,
 ) -> tuple[Dataset, UID]:
     """Parse the allow-listed elements of a file.
 
@@ -219,13 +241,14 @@ def parse(
         data: the whole file, or as much as holds the elements, with or without preamble and file
             meta group.
         tags: of the elements to read; by default those of a projection image.
-        until: the last tag that is looked at; all are by default.
+        until: the last tag that is looked at; by default the pixel data's.
+        most: bytes that a deflated file may unpack to; :data:`MAX_INFLATED` if left out.
 
     Returns:
         The elements, and the transfer syntax of the file. May raise whatever pydicom raises.
 
     Raises:
-        InputError: a deflated file that unpacks to more than is accepted.
+        InputError: a deflated file that unpacks to more than is accepted, or more elements.
     """
     file = io.BytesIO(data)
     if data[128:132] == b"DICM":
@@ -238,7 +261,8 @@ def parse(
         syntax = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
     if syntax == DeflatedExplicitVRLittleEndian:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflated = inflater.decompress(data[file.tell() :], MAX_INFLATED)
+        limit = MAX_INFLATED if most is None else most
+        inflated = inflater.decompress(data[file.tell() :], limit)
         if inflater.unconsumed_tail:
             raise InputError("The deflated DICOM file unpacks to more than is accepted.")
         file = io.BytesIO(inflated)
@@ -247,9 +271,21 @@ def parse(
         syntax == ImplicitVRLittleEndian,
         syntax != ExplicitVRBigEndian,
         specific_tags=list(tags),
-        stop_when=None if until is None else lambda tag, vr, length: tag > until,
+        stop_when=_stop_after(until),
     )
     return dataset, syntax
+
+
+def _stop_after(last: int) -> Callable[[Any, Any, Any], bool]:
+    """What pydicom asks before each element; it takes microseconds for one, however short it is."""
+    seen = itertools.count(1)
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        if next(seen) > MAX_ELEMENTS:
+            raise InputError(f"The DICOM header has more than {MAX_ELEMENTS:,} elements.")
+        return tag > last
+
+    return stop
 
 
 def _frames(dataset: Dataset) -> int:
@@ -412,14 +448,25 @@ def _shown(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, list[str]]
         notes.append("The file's window or VOI LUT is not valid and was not applied.")
     if seen is not None:
         pixels = _look_up(stored, levels, seen, np.uint16, dataset)
-        white, black = np.mean(pixels == 65535), np.mean(pixels == 0)
-        if has_contrast(pixels) and max(white, black) < ONE_GREY:
+        white = float(np.mean(pixels == 65535))
+        if has_contrast(pixels) and not _shows_little(pixels, stored, white):
             if white > MOSTLY_WHITE:
                 notes.append(f"The file's window makes {white:.0%} of the image plain white.")
             return pixels, notes
         notes.append("The file's window leaves hardly any contrast and was not applied.")
     untouched = bits <= 8 and measured is levels
     return _look_up(stored, levels, measured, np.uint8 if untouched else np.uint16, dataset), notes
+
+
+def _shows_little(pixels: np.ndarray, stored: np.ndarray, white: float) -> bool:
+    """Whether a window makes nearly all of an image one grey, and not since it shows a small part.
+
+    A small hand on a large plate leaves most of it black: its window holds most of the values.
+    """
+    if max(white, float(np.mean(pixels == 0))) < ONE_GREY:
+        return False
+    inside = stored[(pixels > 0) & (pixels < 65535)]
+    return len(np.unique(inside)) < FEW_VALUES * len(np.unique(stored))
 
 
 def _look_up(
@@ -444,8 +491,8 @@ def _look_up(
     table[levels.astype(unsigned)] = grey
     pixels = np.empty(stored.shape, dtype)
     # NumPy widens indices to 64 bit: of the whole image they would take four times its memory.
-    for row in range(0, len(stored), _ROWS):
-        rows = slice(row, row + _ROWS)
+    for row in range(0, len(stored), ROWS):
+        rows = slice(row, row + ROWS)
         table.take(stored[rows].view(unsigned), out=pixels[rows], mode="clip")
     return pixels
 

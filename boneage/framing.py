@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,7 +117,8 @@ def mirrored(pixels: np.ndarray) -> np.ndarray:
 
 
 def _rotated(pixels: np.ndarray, degrees: float) -> np.ndarray:
-    quarters = round(degrees / 90)
+    # Not round(), which takes 45 and 135 degrees to even numbers: a quarter more is one more.
+    quarters = math.floor(degrees / 90 + 0.5)
     pixels = np.rot90(pixels, -quarters)  # numpy's turn is anticlockwise
     rest = degrees - 90 * quarters
     if not rest:

@@ -11,10 +11,10 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,6 +25,11 @@ MAX_BYTES = 64 * 2**20
 """The largest file that is read."""
 MAX_PIXELS = 100_000_000
 """The most pixels (width x height x frames) that are decoded."""
+LARGE_PIXELS = 20_000_000
+"""More than nearly all radiographs have."""
+ROWS = 64
+"""Rows of an image that are computed with at a time."""
+_LARGE = threading.Lock()
 MIN_SIDE = 32
 """The shortest side, in pixels, that can show a skeleton at all."""
 ACCEPTED = "PNG, JPEG, TIFF, WebP, BMP and DICOM"
@@ -180,6 +185,14 @@ def check_size(width: int, height: int, frames: int = 1) -> None:
         )
 
 
+def in_turn(pixels: int) -> AbstractContextManager[Any]:
+    """Context in which an image of so many pixels is decoded: large ones one after the other.
+
+    Decoding takes a multiple of an image's memory, and many visitors may give one at once.
+    """
+    return _LARGE if pixels > LARGE_PIXELS else nullcontext()
+
+
 def check_contrast(pixels: np.ndarray) -> None:
     """Refuse an image whose pixels all have one value.
 
@@ -219,7 +232,11 @@ def stretch_to_uint16(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(highest - lowest):
         raise InputError("The image holds values that are not finite numbers.")
     scale = 65535 / (highest - lowest) if highest > lowest else 0.0
-    return np.round((values - np.float64(lowest)) * scale).astype(np.uint16)
+    stretched = np.empty(values.shape, np.uint16)
+    for row in range(0, len(values), ROWS):  # in float64 the whole would take many times its size
+        rows = slice(row, row + ROWS)
+        stretched[rows] = np.round((values[rows] - np.float64(lowest)) * scale)
+    return stretched
 
 
 _TOO_LARGE = f"The image has more than {MAX_PIXELS // 10**6} megapixels."
@@ -357,11 +374,12 @@ def _read_picture(data: bytes, kind: str, id: str) -> Radiograph:
         if bits == 16 and not is_grey:
             notes.append("16-bit colour was reduced to 8 bit.")
         colour = "grey" if is_grey and image.mode != "1" else _COLOURS.get(image.mode, image.mode)
-        image.load()
-        pixels = _grey(image, bits, is_signed=tags.get(339, (1,))[0] == 2)
-        if is_inverted:
-            pixels = np.iinfo(pixels.dtype).max - pixels
-        pixels = np.ascontiguousarray(_upright(pixels, _orientation(image)))
+        with in_turn(image.width * image.height):
+            image.load()
+            pixels = _grey(image, bits, is_signed=tags.get(339, (1,))[0] == 2)
+            if is_inverted:
+                pixels = np.iinfo(pixels.dtype).max - pixels
+            pixels = np.ascontiguousarray(_upright(pixels, _orientation(image)))
     described = f"{kind}, {pixels.shape[1]} x {pixels.shape[0]} px, {bits} bit {colour}"
     return Radiograph(pixels, id, kind, described, warnings=tuple(notes))
 
@@ -377,11 +395,12 @@ def _black_is_zero(data: bytes) -> tuple[bytes, bool]:
     (count,) = struct.unpack_from(f"{order}{'Q' if is_big else 'H'}", data, start)
     first, size, value = (start + 8, 20, 12) if is_big else (start + 2, 12, 8)
     for entry in range(first, first + count * size, size):
-        if struct.unpack_from(f"{order}H", data, entry) == (262,):
-            place = entry + value
-            if struct.unpack_from(f"{order}H", data, place) == (0,):
-                one = struct.pack(f"{order}H", 1)
-                return data[:place] + one + data[place + 2 :], True
+        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        if tag == 262:
+            place, number = entry + value, f"{order}{'I' if kind == 4 else 'H'}"
+            if struct.unpack_from(number, data, place) == (0,):
+                one = struct.pack(number, 1)
+                return data[:place] + one + data[place + len(one) :], True
             break
     return data, False
 

@@ -44,7 +44,6 @@ class Download:
 
     Args:
         source: its folder, or one zip.
-        out: the labelled folder to be made of it, which may lie inside.
 
     Attributes:
         labels: of the images, whose age is believed.
@@ -56,13 +55,13 @@ class Download:
             damaged or too large.
     """
 
-    def __init__(self, source: Path, out: Path | None = None) -> None:
+    def __init__(self, source: Path) -> None:
         if not source.exists():
             raise InputError(f"There is no folder or zip {source.name}.")
         tables: dict[str, Member] = {}
         self._images: dict[str, Member] = {}
         self._tars: list[Path] = []
-        for member in members(source, out):
+        for member in members(source):
             if member.name.lower().endswith(".png"):
                 self._images.setdefault(member.name[:-4], member)
             elif re.search(r"(?i)\.(tar|tar\.gz|tgz)$", member.name) and member.path:

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from boneage import images, nih, volumes
 from boneage.errors import InputError
 from boneage.ledger import replacing
-from boneage.rsna import LABEL_FILES, Download, Label, Member
+from boneage.rsna import COPIES, LABEL_FILES, Download, Label, Member
 from boneage.sex import parse_sex
 from boneage.tables import number, read_csv
 from boneage.transforms import Preprocess
@@ -58,7 +58,7 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
             holds other labels.
     """
     before = _begin(source, out, size, RSNA_COLUMNS)
-    download = Download(source, out)
+    download = Download(source)
     labels: list[Label] = []
     for file in LABEL_FILES:
         if file.split not in download.labels:
@@ -73,17 +73,15 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
             f"{source.name} is no RSNA download: expected are "
             f"{', '.join(file.name for file in LABEL_FILES)} and their images as <id>.png."
         )
+    rows = [(label.id, label.split, f"{label.age:g}", str(label.sex == "M")) for label in labels]
+    _refuse_others(out, before, rows)
     found = [(label.id, download.images[label.id]) for label in labels]
     failed = set()
     for id, reason in _convert(found, len(found), out / "images", size, progress):
         failed.add(id)
         yield f"{id}: left out. {reason}"
-    rows = [
-        (label.id, label.split, f"{label.age:g}", str(label.sex == "M"))
-        for label in labels
-        if label.id not in failed
-    ]
-    _write_labels(out, RSNA_COLUMNS, rows, before)
+    rows = [row for row in rows if row[0] not in failed]
+    _write_labels(out, RSNA_COLUMNS, rows)
     yield f"{out.name}: {len(rows)} images of {size} x {size} px."
 
 
@@ -109,13 +107,18 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
             ``out`` holds other labels.
     """
     before = _begin(source, out, size, NIH_COLUMNS)
-    download = nih.Download(source, out)
+    download = nih.Download(source)
     if download.implausible:
         yield (
             f"{download.implausible} images with an age above {nih.MAX_AGE:g} years were left out: "
             "known errors of the labels."
         )
     yield f"{download.bundled} patients of the bundled nih-chest-test are in the test split."
+    rows = [
+        (label.id, label.split, f"{label.age:.4g}", label.sex, label.patient, label.view)
+        for label in download.labels
+    ]
+    _refuse_others(out, before, rows)
     seen: set[str] = set()
 
     def found() -> Iterator[tuple[str, Member]]:
@@ -133,12 +136,8 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
         labels = [label for label in download.labels if label.split == split]
         images_of_split = sum(label.id in seen for label in labels)
         yield f"{split}: {images_of_split} images{_missing(len(labels) - images_of_split)}"
-    rows = [
-        (label.id, label.split, f"{label.age:.4g}", label.sex, label.patient, label.view)
-        for label in download.labels
-        if label.id in seen - failed
-    ]
-    _write_labels(out, NIH_COLUMNS, rows, before)
+    rows = [row for row in rows if row[0] in seen - failed]
+    _write_labels(out, NIH_COLUMNS, rows)
     yield f"{out.name}: {len(rows)} images of {size} x {size} px."
 
 
@@ -227,7 +226,7 @@ def prepare_ct(
         raise InputError(f"{source.name} holds no volume that could be used.")
     if missing := set(table) - set(rows):
         yield f"{len(missing)} rows of {labels.name} without a volume were skipped."
-    _write_labels(out, ("id", "age", "sex", "patient"), list(rows.values()))
+    _write_labels(out, ("id", "age", "sex", "patient"), rows.values())
     keys = [key for *_, key in rows.values()]
     yield (
         f"Patients: {len(set(keys) - {''})}. Volumes without a patient: {keys.count('')}; those of "
@@ -272,6 +271,7 @@ def _convert(
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / COPIES).touch()
     shrink = Preprocess(size=size, resolution=size).shrink
 
     def convert(item: tuple[str, Member]) -> tuple[str, str] | None:
@@ -313,19 +313,20 @@ def _has_size(target: Path, size: int) -> bool:
         return False
 
 
-def _write_labels(
-    out: Path,
-    columns: Sequence[str],
-    rows: Sequence[tuple[str, ...]],
-    before: Set[tuple[str, ...]] = frozenset(),
+def _refuse_others(
+    out: Path, before: Set[tuple[str, ...]], rows: Iterable[tuple[str, ...]]
 ) -> None:
-    """Written last, at once or not at all: a folder with labels.csv is complete.
+    """Before an image is written.
 
     Raises:
-        InputError: if a row of ``before``, which it holds, is not among ``rows``.
+        InputError: if a row of ``before``, which ``out`` holds, is not among ``rows``.
     """
     if not before <= set(rows):
         raise InputError(FOREIGN_LABELS.format(out.name))
+
+
+def _write_labels(out: Path, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """Written last, at once or not at all: a folder with labels.csv is complete."""
     with replacing(out / "labels.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

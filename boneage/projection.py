@@ -6,6 +6,7 @@ than 0.6 mm (1.8 m of body are then 3000 rows) nor coarser than 1 mm. Volumes ar
 slices at a time; what has to be found in them (body, lungs) is found on a coarse copy.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ EXTENTS = ("all", "thorax")
 PIXEL_MM = (0.6, 1.0)
 """Side of a pixel: the finer of the volume's two spacings within these."""
 GRID_MM = 4.0
+MAX_COARSE = 30_000_000
+"""Voxels of the coarse copy at most; what is found in it takes some 30 bytes for each."""
 """About the spacing of the coarse copy: fine enough for a finger, coarser than a table's shell."""
 SLAB_VOXELS = 4_000_000
 """About how many voxels are summed at once."""
@@ -98,8 +101,10 @@ class Coarse:
 
     @classmethod
     def of(cls, volume: Volume) -> "Coarse":
-        """The copy of about GRID_MM spacing."""
+        """The copy of about GRID_MM spacing, or of more where it would be too large."""
         steps = tuple(max(1, round(GRID_MM / mm)) for mm in volume.spacing)
+        while math.prod(map(math.ceil, np.divide(volume.hu.shape, steps))) > MAX_COARSE:
+            steps = tuple(step + 1 for step in steps)
         hu = np.ascontiguousarray(volume.hu[tuple(slice(None, None, step) for step in steps)])
         spacing = tuple(step * mm for step, mm in zip(steps, volume.spacing, strict=True))
         return cls(hu, steps, spacing)

@@ -18,13 +18,17 @@ from boneage import images
 from boneage.errors import InputError
 from boneage.sex import parse_sex
 from boneage.tables import read_csv
-from boneage.zips import open_zip
+from boneage.zips import open_member, open_zip
 
 MAX_ENTRIES = 200_000
 """The most files an archive may hold; one zip of NIH ChestX-ray14 holds 112,120 images."""
 MAX_NESTED_BYTES = 16 * 2**30
 """The most an archive inside an archive may unpack to; the challenge's largest holds 9 GB."""
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
+
+
+COPIES = ".copies"
+"""A file in a folder of shrunk copies, finished or not, which are no images of a download."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,6 @@ class Download:
 
     Args:
         source: its folder, or one zip.
-        out: the labelled folder to be made of it, which may lie inside.
 
     Attributes:
         images: by id; an unpacked image goes before one in a zip.
@@ -93,13 +96,13 @@ class Download:
         InputError: if the source is missing or an archive is damaged or too large.
     """
 
-    def __init__(self, source: Path, out: Path | None = None) -> None:
+    def __init__(self, source: Path) -> None:
         if not source.exists():
             raise InputError(f"There is no folder or zip {source.name}.")
         self.images: dict[str, Member] = {}
         self.labels: dict[str, Member] = {}
         names = {_plain(file.name): file.split for file in LABEL_FILES}
-        for member in members(source, out):
+        for member in members(source):
             stem, ending = PurePosixPath(member.name).stem, PurePosixPath(member.name).suffix
             if split := names.get(_plain(member.name)):
                 self.labels.setdefault(split, member)
@@ -163,22 +166,17 @@ def _xlsx(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict[st
     return header, [(i, row) for i, row in rows if any(row.values())]
 
 
-def members(source: Path, out: Path | None = None) -> Iterator[Member]:
+def members(source: Path) -> Iterator[Member]:
     """Every file of a folder or of one zip, those in zips last.
 
     The images of labelled folders inside the source are left out: shrunk copies, made of it before.
 
-    Args:
-        source: the folder or zip.
-        out: a labelled folder that need not be finished yet.
-
     Raises:
         InputError: if an archive is damaged or too large.
     """
-    paths = sorted(source.resolve().rglob("*")) if source.is_dir() else [source]
+    paths = sorted(source.rglob("*")) if source.is_dir() else [source]
     copies = {path.parent / "images" for path in paths if path.name == "labels.csv"}
-    if out:
-        copies.add(out.resolve() / "images")
+    copies |= {path.parent for path in paths if path.name == COPIES}
     files = [
         path
         for path in paths
@@ -221,7 +219,7 @@ def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> Itera
     name = PurePosixPath(info.filename).name
     size = 0
     try:
-        with archive.open(info) as file:
+        with open_member(archive, info) as file:
             while block := file.read(2**20):
                 size += len(block)
                 if size > most:

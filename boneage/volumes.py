@@ -21,7 +21,7 @@ import numpy as np
 
 from boneage.errors import InputError
 from boneage.images import Radiograph
-from boneage.zips import files_in, open_zip
+from boneage.zips import files_in, open_member, open_zip
 
 MAX_BYTES = 4 * 2**30
 """The most bytes that a volume may unpack to."""
@@ -355,7 +355,7 @@ def _holds_dicom(file: BinaryIO) -> bool:
         for info in files_in(archive):
             if info.flag_bits & 1:  # encrypted
                 return True
-            with suppress(Exception), archive.open(info) as member:  # another may be sound
+            with suppress(Exception), open_member(archive, info) as member:  # another may be sound
                 if is_dicom(member.read(_HEAD)):
                     return True
     return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from boneage.errors import InputError
 
@@ -69,6 +69,18 @@ def plain_name(info: zipfile.ZipInfo) -> str:
     return path_of(info).name
 
 
+def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """A member to read from, of which no more is unpacked than is asked for.
+
+    Raises:
+        NotImplementedError: compressed by anything but deflate: of bzip2 and LZMA the library
+            unpacks whatever a block of the file holds at once, however much that is.
+    """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError("That compression method is not supported")
+    return archive.open(info)
+
+
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
     """Unpack one file in memory.
 
@@ -81,7 +93,7 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> b
         InputError: larger, damaged, encrypted, or compressed in an unknown way.
     """
     try:
-        with archive.open(info) as member:
+        with open_member(archive, info) as member:
             data = member.read(most + 1)
     except (RuntimeError, NotImplementedError):
         raise InputError("The file is encrypted or compressed in an unknown way.") from None

@@ -134,7 +134,10 @@ def report(
             found = age_band_records(group)
             grids.append(
                 _by_sex(
-                    f"S2. MAE by age and sex in {unit}, of {name}", found, "Reference age", refusals
+                    f"S2. MAE by age and sex in {unit}, of {name}",
+                    found,
+                    "Reference age",
+                    [*refusals, *chosen],
                 )
             )
             records += found
@@ -144,16 +147,16 @@ def report(
                 records += found
         if found := _select(differences, "S3", dataset):
             title = f"S3. Differences of MAE between the units of table A2 in {unit}, on {dataset}"
-            grids.append(_comparison(title, found, {}, [_S3]))
+            grids.append(_comparison(title, found, {}, [_S3, *chosen]))
             records += found
         if found := _select(further, "S4", dataset):
             title = f"S4. Weights outside the papers' comparisons, MAE in {unit}, on {dataset}"
-            grids.append(_comparison(title, found, {}))
+            grids.append(_comparison(title, found, {}, chosen))
             records += found
         if found := _select(methods, "S12", dataset):
             title = f"S12. Differences of MAE between methods in {unit}, on {dataset}"
             equal = [_EQUAL_TIME] * any(EQUAL_TIME in record["column"] for record in found)
-            grids.append(_comparison(title, found, {}, [_S12, *equal]))
+            grids.append(_comparison(title, found, {}, [_S12, *equal, *chosen]))
             records += found
         if unit == "months":
             found = robustness.records(cases, dataset)

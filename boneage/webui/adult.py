@@ -49,9 +49,8 @@ def take(visit: Visit, path: str, reference: float | None = None) -> tuple[Any, 
     return "", gr.update(visible=True), cards.BUSY
 
 
-def choose(visit: Visit, region: str) -> Any:
+def choose(visit: Visit) -> Any:
     """The visitor chose another region: the old result goes."""
-    visit.chosen = (region,)
     visit.turn += 1
     return cards.BUSY if visit.path else gr.skip()
 
@@ -75,8 +74,6 @@ def nothing(card: str) -> tuple[Any, ...]:
 
 def assess(regions: Regions, visit: Visit, region: str) -> Any:
     """What :func:`take` returns, with the result; no change if the visitor has moved on."""
-    if visit.chose_another(region):
-        return (gr.skip(),) * 3
     reference, turn = visit.reference, visit.turn
 
     def refuse(card: str) -> tuple[Any, ...]:
@@ -146,13 +143,13 @@ def build(regions: Regions) -> None:
     renewed = [visit, *shown]
     begun = [
         tab.on_upload(inputs, tab.with_visit(take), [visit], renewed),
-        region.input(choose, [visit, region], result, **tab.LAST),
+        region.input(choose, visit, result, **tab.QUICK),
     ]
     for button, (_, _, example) in zip(buttons, examples, strict=True):
         taken = partial(tab.with_visit(take), **example)
         begun.append(button.click(taken, visit, renewed, **tab.QUICK))
     tab.assess_after(begun, partial(assess, regions), [visit, region], shown, MODEL)
-    tab.on_report(maker, partial(report, regions), [visit, region])
+    tab.on_report(maker, partial(report, regions), [visit, region], MODEL)
     inputs.clear.click(partial(remove, start), visit, shown, **tab.QUICK)
     inputs.too_large.click(refuse_large, visit, shown, **tab.QUICK)
 

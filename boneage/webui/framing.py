@@ -158,7 +158,7 @@ def _reframe(visit: Visit, make: Any) -> tuple[Any, ...]:
         card = cards.problem("The film cannot be framed so", str(error))
         return (gr.skip(), card, *values(visit.framing))
     card = hand_cards.given(radiograph, visit.reference)
-    if visit.framing is not framing:
+    if visit.files != file or visit.framing is not framing:
         return overtaken
     # A sex that was chosen meanwhile has begun another assessment.
     return (card, hand_cards.FRAMED if visit.turn == turn else gr.skip(), *values(framing))

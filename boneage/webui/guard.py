@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import cache
@@ -40,6 +41,9 @@ ENVELOPE_BYTES = 2**20
 """What an upload's request may have beside the file: names and separators."""
 BUSY = "The page is busy: {waiting} requests are waiting. Please try again in a minute."
 GONE = "The file was never uploaded, or is deleted by now. Please give it again."
+FULL = "The page has no room for more files at the moment. Please try again in an hour."
+ROOM = 2
+"""Times an upload's size that the disk must have room for before it is taken."""
 ADDRESS = "Send the file itself, not an address: this page fetches nothing."
 FORM = (
     "The data are not of the form that this page accepts; “Use via API” at its foot describes it."
@@ -82,11 +86,15 @@ async def keep_clean(app: Any) -> AsyncIterator[None]:
         app: Gradio's; its sessions are emptied too.
     """
 
+    answers = Answers()
+
     async def sweep_on() -> None:
         while True:
             with suppress(Exception):  # whatever goes wrong once must not end the sweeping
                 await asyncio.to_thread(sweep_all, AGE)
                 forget(app.state_holder)
+                forget_files(app.get_blocks())
+                answers.forget(app.get_blocks()._queue.pending_messages_per_session)
             await asyncio.sleep(EVERY)
 
     task = asyncio.create_task(sweep_on())
@@ -140,6 +148,37 @@ def forget(sessions: Any) -> None:
         session.config_values.clear()
 
 
+def forget_files(blocks: Any) -> None:
+    """Drop the paths of files that are gone, names that visitors gave them included.
+
+    Args:
+        blocks: Gradio's, which keeps paths to delete the files, some of them for good.
+    """
+    for paths in blocks.temp_file_sets:
+        paths.difference_update([path for path in list(paths) if not os.path.lexists(path)])
+
+
+class Answers:
+    """Forgets answers to calls of the API that nobody has fetched, which Gradio would keep."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}  # by session, since when something waits there
+
+    def forget(self, waiting: MutableMapping[str, Any]) -> None:
+        """Drop what waits for longer than :data:`AGE`; to be called again and again.
+
+        Args:
+            waiting: Gradio's queues of messages by session.
+        """
+        now = time.monotonic()
+        filled = {session for session, queue in list(waiting.items()) if not queue.empty()}
+        self._since = {session: self._since.get(session, now) for session in filled}
+        for session, since in self._since.items():
+            if now - since > AGE:
+                with suppress(KeyError):  # fetched this moment
+                    del waiting[session]
+
+
 class Guard:
     """ASGI middleware that limits requests and says why one is refused.
 
@@ -151,11 +190,17 @@ class Guard:
     def __init__(self, app: ASGIApp, max_upload: int) -> None:
         from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
+        self._max_upload = max_upload
         self._upload = RequestBodyLimitMiddleware(app, max_upload + ENVELOPE_BYTES)
         self._call = RequestBodyLimitMiddleware(_Calls(app), MAX_CALL_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].rstrip("/") == UPLOAD:
+            size = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
+            needed = ROOM * (int(size) if size.isdecimal() else self._max_upload)
+            if shutil.disk_usage(own_folder()).free < needed:
+                await _answer(507, FULL, send)
+                return
             with suppress(_disconnected()):  # a browser that left gets no answer
                 await self._upload(scope, receive, send)
         else:

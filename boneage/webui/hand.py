@@ -56,7 +56,6 @@ class Visit(tab.Visit):
         """Forget the radiograph."""
         super().empty()
         self.framing, self.fields, self.years, self.replaces = WHOLE, None, None, False
-        self.chosen = ()
 
     def change(self) -> None:
         """What is to be assessed has changed: the result there is no longer holds."""
@@ -127,7 +126,8 @@ def take(
         problem = cards.problem(tab.UNREADABLE, str(error))
     if visit.files != file:
         return OVERTAKEN
-    visit.replaces = False
+    # What the fields were set to while it was read, is of the film before.
+    visit.replaces, visit.fields = False, None
     if radiograph is None:
         return nothing(problem, clear=replaces and visit.turn == turn)
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
@@ -146,8 +146,6 @@ def take(
         reason = f"It is of a {SEX_NAMES[own]}; these weights are for {others} cases only."
         sex, note, card = None, NO_NOTE, cards.problem(tab.UNREADABLE, reason)
     named = own or (replaces and visit.turn == turn)
-    if named:
-        visit.chosen = (sex,)
     return (
         hand_cards.given(radiograph, visit.reference),
         gr.update(visible=True),
@@ -156,9 +154,8 @@ def take(
     )
 
 
-def choose(visit: Visit, sex: str | None) -> tuple[Any, Any]:
+def choose(visit: Visit) -> tuple[Any, Any]:
     """The visitor chose the sex: its note goes, and the old result with it."""
-    visit.chosen = (sex,)
     visit.change()
     return gr.update(info=NO_NOTE), cards.BUSY if visit.path else hand_cards.START
 
@@ -212,7 +209,7 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
         sex: ``F`` or ``M``.
         *fields: what those of the chronological age held when this was asked for.
     """
-    if (sex is None and predictor.sexes) or visit.chose_another(sex):
+    if sex is None and predictor.sexes:
         return gr.skip()
     at, turn = visit.framing, visit.turn
 
@@ -332,7 +329,7 @@ def build(predictor: Predictor) -> None:
     taken = partial(renew(take), served=predictor.sexes)
     begun = [
         tab.on_upload(inputs, taken, [visit, sex], renewed),
-        sex.input(choose, [visit, sex], [sex, result], **tab.LAST),
+        sex.input(choose, visit, [sex, result], **tab.QUICK),
         framing.connect(frame, visit, sex, inputs.given, result, bool(predictor.sexes)),
     ]
     for button, case in zip(buttons, cases, strict=True):

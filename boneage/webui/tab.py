@@ -35,7 +35,7 @@ QUICK = {
     "concurrency_limit": 4,
     "concurrency_id": "quick",
 }
-# One at a time, and of those meanwhile the last: an earlier choice must not come after a later one.
+# One at a time, and of those meanwhile the last.
 LAST = {**QUICK, "trigger_mode": "always_last"}
 
 
@@ -48,7 +48,6 @@ class Visit:
         reference: an example's reference age in the tab's unit.
         turn: counts the changes; a result that was begun in an earlier turn is not shown.
         files: counts the files that were given or taken away.
-        chosen: what the tab's sex or region was last set to, alone; empty where nobody has since.
         assessed: the turn in which the last assessment was begun, and the assessment.
     """
 
@@ -56,7 +55,6 @@ class Visit:
     reference: float | None = None
     turn: int = 0
     files: int = 0
-    chosen: tuple[()] | tuple[str | None] = ()
     assessed: tuple[int, Assessment] | None = None
 
     @property
@@ -64,10 +62,6 @@ class Visit:
         """The one that is shown; ``None`` as soon as anything it was made of has changed."""
         turn, assessment = self.assessed or (None, None)
         return assessment if turn == self.turn else None
-
-    def chose_another(self, choice: str | None) -> bool:
-        """Whether the sex or region has been set to another one since this one was read."""
-        return self.chosen not in ((), (choice,))
 
     def empty(self) -> None:
         """Forget the file; whatever is still being assessed is not shown."""
@@ -231,10 +225,19 @@ def on_report(
     parts: tuple[gr.Button, list[gr.Textbox]],
     report: Callable[..., tuple[str, str]],
     arguments: Sequence[Any],
+    group: Mapping[str, Any] = QUICK,
 ) -> None:
-    """Let the visitor download what ``report`` makes of the arguments, see :func:`pdf`."""
+    """Let the visitor download what ``report`` makes of the arguments, see :func:`pdf`.
+
+    Args:
+        parts: of :func:`report_parts`.
+        report: makes it.
+        arguments: what it is given.
+        group: what it waits with, where it takes long.
+    """
     button, file = parts
-    made = button.click(report, arguments, file, **{**QUICK, "show_progress": "full"})
+    once = {"show_progress": "full", "trigger_mode": "once"}
+    made = button.click(report, arguments, file, **{**QUICK, **group, **once})
     made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
 
 

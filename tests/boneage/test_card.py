@@ -47,9 +47,11 @@ def test_training_images_with_their_sexes_and_ages() -> None:
     weights = config("adult", [], "nih-chest-128")
     said = "- Trained on frontal chest radiographs; of others nothing is known."
     assert said in model_card("mine", weights, [])
+    weights["provenance"]["training_ages"] = [4.0, 93.5]  # all that members have in common
+    assert said in model_card("mine", weights, [])
     weights["preprocess"]["region"] = "upper"
     weights["provenance"] |= {
-        "training_images": 1234, "training_ages": [4.0, 93.5],
+        "training_images": 1234,
         "training_sexes": {"F": 1000, "M": 233, "unknown": 1},
     }  # fmt: skip
     card = model_card("mine", weights, [])

@@ -223,6 +223,17 @@ class TestGreyValues:
         (warning,) = radiograph.warnings
         assert re.fullmatch(r"The file's window makes 6\d% of the image plain white\.", warning)
 
+    @pytest.mark.parametrize("padded", [True, False])
+    def test_a_window_of_a_small_part_is_applied(self, padded: bool) -> None:
+        pixels = RNG.integers(0, 40, (200, 200), dtype=np.uint16)
+        pixels[90:120, 90:120] = 1000 + np.arange(900, dtype=np.uint16).reshape(30, 30)
+        tags = {"WindowCenter": 1450, "WindowWidth": 900} | (
+            {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 39} if padded else {}
+        )
+        radiograph = read(pixels, **tags)
+        assert radiograph.warnings == ()
+        assert len(np.unique(radiograph.pixels)) > 800
+
     def test_the_usual_is_taken_where_the_header_leaves_it_out(self) -> None:
         radiograph = read(HighBit=None, PixelRepresentation=None)
         np.testing.assert_array_equal(radiograph.pixels, read().pixels)
@@ -666,6 +677,16 @@ class TestHostile:
         bomb = deflater.compress(bytes(50_000_000)) + deflater.flush()
         with pytest.raises(InputError, match="unpacks to more"):
             images.read(data[:start] + bomb)
+
+    def test_elements_without_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dicom, "MAX_ELEMENTS", 50)
+        data = file(dataset())
+        tiny = b"".join(struct.pack("<HH2sH", 0x09, n, b"UN", 0) + bytes(4) for n in range(60))
+        start = data.index(b"\x28\0\x02\0US")
+        with pytest.raises(InputError, match="more than 50 elements"):
+            images.read(data[:start] + tiny + data[start:])
+        after = b"".join(struct.pack("<HH2sH", 0xFFFC, n, b"UN", 0) + bytes(4) for n in range(60))
+        np.testing.assert_array_equal(images.read(data + after).pixels, read().pixels)
 
     @pytest.mark.parametrize("depth", [50, 20_000])
     def test_deep_nesting(self, depth: int) -> None:

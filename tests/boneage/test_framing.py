@@ -65,6 +65,13 @@ def test_turning_keeps_the_part(film: Radiograph) -> None:
     assert Framing(170).turned(1).rotation == -100
 
 
+@pytest.mark.parametrize("rotation", [-135, -45, 44, 45, 46, 135])
+def test_a_quarter_more_is_one_more_from_any_turn(film: Radiograph, rotation: float) -> None:
+    framing = Framing(rotation, left=0.2, bottom=0.1)
+    before, after = (each.apply(film).pixels for each in (framing, framing.turned(1)))
+    assert after.shape == before.shape[::-1]
+
+
 def test_cutting_within_a_part(film: Radiograph) -> None:
     framing = Framing(left=0.1, top=0.2).within(0.5, 0, 0, 0.5)
     cuts = (framing.left, framing.top, framing.right, framing.bottom)

@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -170,9 +171,15 @@ class TestFormats:
         np.testing.assert_array_equal(shallow.pixels, 255 - GREY)
         big_endian = images.read(tiff(DEEP.astype(">u2").tobytes(), tiff_tags(16, 0), ">"))
         np.testing.assert_array_equal(big_endian.pixels, 65535 - DEEP)
-        large = Image.fromarray(DEEP), {"big_tiff": True, "tiffinfo": {262: 0}}
-        big = images.read(encoded(large[0], "TIFF", **large[1]))
+        big = images.read(encoded(DEEP, "TIFF", big_tiff=True, tiffinfo={262: 0}))
         np.testing.assert_array_equal(big.pixels, 65535 - DEEP)
+
+    @pytest.mark.parametrize("order", "<>")
+    @pytest.mark.parametrize("photometric", [0, 1])
+    def test_photometric_interpretation_of_four_bytes(self, order: str, photometric: int) -> None:
+        tags = tiff_tags(16, 0) | {262: (4, photometric)}
+        pixels = images.read(tiff(DEEP.astype(f"{order}u2").tobytes(), tags, order)).pixels
+        np.testing.assert_array_equal(pixels if photometric else 65535 - pixels, DEEP)
 
     @pytest.mark.parametrize("photometric", [0, 1])
     @pytest.mark.parametrize(
@@ -205,6 +212,21 @@ class TestFormats:
         np.testing.assert_allclose(pixels, expected, atol=1)
         whole = (np.arange(2400, dtype=np.int32).reshape(40, 60) - 1200) * 1_000_000
         np.testing.assert_allclose(images.read(encoded(whole, "TIFF")).pixels, expected, atol=1)
+
+    def test_a_tall_image_is_stretched_as_a_whole(self) -> None:
+        values = np.linspace(-3, 7, 200 * 60).reshape(200, 60)
+        expected = np.round(np.linspace(0, 65535, 200 * 60)).reshape(200, 60)
+        np.testing.assert_array_equal(images.from_array(values).pixels, expected)
+
+    def test_large_ones_wait_for_each_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(images, "LARGE_PIXELS", GREY.size - 1)
+        data = encoded(GREY, "TIFF"), encoded(GREY[:-1], "TIFF")
+        with ThreadPoolExecutor(2) as pool:
+            with images.in_turn(GREY.size):
+                large, small = (pool.submit(images.read, each) for each in data)
+                assert small.result(60)
+                assert not large.done()
+            assert large.result(60)
 
     def test_float_tiff_with_nan_is_refused(self) -> None:
         values = GREY.astype(np.float32)

@@ -104,7 +104,7 @@ class TestPrepareRsna:
         self, download: Path, finished: bool
     ) -> None:
         """Nor where the run that makes them was interrupted."""
-        small, large = download / "a-32", download / ("b-128" if finished else "a-32")
+        small, large = download / "a-32", download / "b-128"
         command = ["prepare", "rsna", str(download), "--out"]
         assert main([*command, str(small), "--size", "32"]) == 0
         if not finished:
@@ -132,11 +132,14 @@ class TestPrepareRsna:
         self, download: Path, tmp_path: Path, labels: str, capsys: pytest.CaptureFixture
     ) -> None:
         path = tmp_path / "out" / "labels.csv"
-        path.parent.mkdir()
+        (path.parent / "images").mkdir(parents=True)
         path.write_text(labels)
+        image = path.parent / "images" / "1377.png"
+        image.write_bytes(b"mine")
         assert main(["prepare", "rsna", str(download), "--out", str(path.parent)]) == 2
         assert "out holds a labels.csv of other images" in capsys.readouterr().err
         assert path.read_text() == labels
+        assert image.read_bytes() == b"mine"
 
     def test_labels_of_some_of_the_images_are_completed(
         self, download: Path, tmp_path: Path

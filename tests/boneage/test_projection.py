@@ -165,6 +165,17 @@ class TestBody:
         assert radiograph.unassessable is None
         assert radiograph.pixels[:, :20].max() == radiograph.pixels[:, -20:].max() == 0
 
+    def test_found_on_a_copy_of_limited_size(
+        self, body: volumes.Volume, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual = projection.Coarse.of(body)
+        monkeypatch.setattr(projection, "MAX_COARSE", usual.hu.size // 3)
+        small = projection.Coarse.of(body)
+        assert usual.hu.size // 30 < small.hu.size <= usual.hu.size // 3
+        for axis, size in enumerate(body.hu.shape):
+            assert small.nearest(axis, size).max() == small.hu.shape[axis] - 1
+        assert volumes.project(body).unassessable is None
+
     def test_nothing_but_air(self) -> None:
         with pytest.raises(InputError, match="no body"):
             volumes.project(phantom(change=lambda hu: hu.fill(-1000)))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from boneage import volumes
 from boneage.errors import InputError
-from boneage.zips import open_zip
+from boneage.zips import open_zip, read_member
 
 
 def zipped(count: int, *, name: str = "", comment: bytes = b"") -> bytes:
@@ -81,3 +82,19 @@ def test_a_count_that_is_too_low() -> None:
 def test_no_zip(content: bytes) -> None:
     with pytest.raises(zipfile.BadZipFile):
         open_zip(io.BytesIO(content), 5)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_the_library_unpacks_without_measure_is_not_unpacked(
+    method: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a block of these it unpacks all, though only a few bytes are asked for."""
+    path = tmp_path / "series.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("1.dcm", bytes(1000))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("opened"))
+    with open_zip(path, 9) as archive:
+        (info,) = archive.infolist()
+        with pytest.raises(InputError, match="compressed in an unknown way"):
+            read_member(archive, info, 2000)
+    assert not volumes.is_volume(path)

@@ -194,10 +194,9 @@ def test_assess(regions: Regions, film: str) -> None:
 
 def test_assess_another_region(regions: Regions, film: str) -> None:
     visit = adult.Visit()
-    assert adult.choose(visit, "upper") == gr.skip()
+    assert adult.choose(visit) == gr.skip()
     adult.take(visit, film)
-    assert adult.choose(visit, "upper") == cards.BUSY
-    assert adult.assess(regions, visit, "whole") == (gr.skip(),) * 3  # it had waited
+    assert adult.choose(visit) == cards.BUSY
     assert "upper half" in adult.assess(regions, visit, "upper")[-1]
 
 
@@ -220,7 +219,7 @@ def test_ct_without_a_thorax_is_shown_and_refused(regions: Regions, ct_sample: P
     assert result.count(NOT_CT) == 1
     assert '<img src="data:image/jpeg' in result
     assert "<data" not in result
-    assert adult.choose(visit, "upper") == cards.BUSY
+    assert adult.choose(visit) == cards.BUSY
 
 
 def test_unreadable_file_is_explained(regions: Regions, letter: str) -> None:
@@ -232,7 +231,7 @@ def test_unreadable_file_is_explained(regions: Regions, letter: str) -> None:
     assert "text file" in result
     assert letter not in result
     assert visit.path is None
-    assert adult.choose(visit, "upper") == gr.skip()
+    assert adult.choose(visit) == gr.skip()
 
 
 def test_remove_and_too_large_leave_nothing(regions: Regions, film: str) -> None:

@@ -93,10 +93,24 @@ def test_text_and_figures_can_be_read_in_either_theme(phone: Page) -> None:
             assert contrast(phone, selector) >= 4.5, selector
 
 
-def contrast(page: Page, selector: str) -> float:
-    """WCAG 2's contrast of an element's text to the card behind it."""
+def test_buttons_and_the_open_tab_can_be_read_in_either_theme(page: Page) -> None:
+    page.get_by_role("tab", name="Batch").click()
+    start, tab = "button.primary:visible", "button[role=tab][aria-selected=true]"
+    for theme, body in (("light", "body:not(.dark)"), ("dark", "body.dark")):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_selector(body)
+        page.wait_for_timeout(500)  # colours fade
+        assert contrast(page, start, start) >= 4.5, theme
+        assert contrast(page, tab, "body") >= 4.5, theme
+    page.emulate_media(color_scheme="light")
+
+
+def contrast(page: Page, selector: str, behind: str = ".card") -> float:
+    """WCAG 2's contrast of an element's text to what is behind it, or itself."""
     colours = page.locator(selector).first.evaluate(
-        "e => [getComputedStyle(e).color, getComputedStyle(e.closest('.card')).backgroundColor]"
+        "(e, behind) => [getComputedStyle(e).color, "
+        "getComputedStyle(e.closest(behind)).backgroundColor]",
+        behind.removesuffix(":visible"),
     )
     lighter, darker = sorted(map(luminance, colours), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)

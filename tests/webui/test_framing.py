@@ -94,7 +94,7 @@ def test_a_sex_chosen_meanwhile_keeps_its_assessment(
     given = hand_cards.given
 
     def slowly(*arguments: Any) -> str:
-        hand.choose(visit, "F")
+        hand.choose(visit)
         return given(*arguments)
 
     monkeypatch.setattr(hand_cards, "given", slowly)
@@ -102,6 +102,19 @@ def test_a_sex_chosen_meanwhile_keeps_its_assessment(
     assert "turned by 90° clockwise" in card
     assert result == gr.skip()
     assert fields[0] == 90
+
+
+def test_undo_does_not_bring_back_a_film_that_was_removed(
+    visit: hand.Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = hand_cards.given
+
+    def slowly(*arguments: Any) -> str:
+        hand.remove(visit)
+        return given(*arguments)
+
+    monkeypatch.setattr(hand_cards, "given", slowly)
+    assert framing.undo(visit) == (gr.skip(),) * 8
 
 
 def test_without_a_film_nothing_happens() -> None:

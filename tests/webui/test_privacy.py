@@ -188,6 +188,27 @@ class TestUploads:
         assert "forgotten" not in str(kept)
         assert '"age"' in site.answer(path, "visitor")
 
+    def test_names_of_files_that_are_gone_are_forgotten(self, site: Site, film: bytes) -> None:
+        site.answer(site.upload("forgotten.webp", film), "visitor")
+        kept = site.blocks.temp_file_sets
+        guard.forget_files(site.blocks)
+        assert "forgotten" in str(kept)
+        guard.sweep(guard.own_folder(), 0)
+        guard.forget_files(site.blocks)
+        assert "forgotten" not in str(kept)
+
+    def test_answers_that_nobody_fetches_are_forgotten(
+        self, site: Site, film: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site.call(site.upload("forgotten.webp", film), "nobody")
+        waiting, answers = site.blocks._queue.pending_messages_per_session, guard.Answers()
+        wait_for(lambda: "process_completed" in str(waiting["nobody"]))
+        answers.forget(waiting)
+        assert "forgotten" in str(waiting["nobody"])
+        monkeypatch.setattr(guard, "AGE", -1)
+        answers.forget(waiting)
+        assert "nobody" not in waiting
+
     def test_no_session_is_written_to_the_disk(self, site: Site, film: bytes) -> None:
         site.answer(site.upload("hand.webp", film), "visitor")
         link = f"{site.url}gradio_api/deep_link?session_hash=visitor"
@@ -409,6 +430,16 @@ class TestRequests:
         assert client.post(guard.UPLOAD, content=bytes(3 * MB + 1)).status_code == 413
         assert client.post(guard.UPLOAD, content=self.stream(3)).json() == {"size": 3 * MB}
         assert client.post(guard.UPLOAD, content=self.stream(4)).status_code == 413
+
+    def test_uploads_need_room_on_the_disk(
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(guard.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * MB))
+        assert client.post(guard.UPLOAD, content=bytes(MB)).json() == {"size": MB}
+        for content in (bytes(MB + 1), self.stream(1)):  # of the other no size is told
+            answer = client.post(guard.UPLOAD, content=content)
+            assert answer.status_code == 507
+            assert answer.json() == {"detail": guard.FULL}
 
     def test_other_requests_are_small(self, client: TestClient) -> None:
         assert client.post("/call", content=self.stream(4)).json() == {"size": 4 * MB}
