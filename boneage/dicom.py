@@ -87,6 +87,7 @@ PIXEL_KEYWORDS = (
 """What decoding the pixels and rescaling them takes."""
 
 MAX_ELEMENTS = 20_000
+"""The most elements outside sequences that are passed over; films have some hundred."""
 _LAST = tag_for_keyword("PixelData")
 
 _ALLOWED = [

@@ -23,9 +23,9 @@ EXTENTS = ("all", "thorax")
 PIXEL_MM = (0.6, 1.0)
 """Side of a pixel: the finer of the volume's two spacings within these."""
 GRID_MM = 4.0
+"""About the spacing of the coarse copy: fine enough for a finger, coarser than a table's shell."""
 MAX_COARSE = 30_000_000
 """Voxels of the coarse copy at most; what is found in it takes some 30 bytes for each."""
-"""About the spacing of the coarse copy: fine enough for a finger, coarser than a table's shell."""
 SLAB_VOXELS = 4_000_000
 """About how many voxels are summed at once."""
 
