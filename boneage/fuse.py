@@ -35,8 +35,7 @@ def fuse(folders: Sequence[Path], out: Path) -> Path:
 
     if len(folders) < 2:
         raise InputError("A late fusion needs at least two weights folders.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out.resolve().name} is there already; name a new or an empty folder.")
+    hub.refuse_filled(out)
     loaded = [hub.load(folder) for folder in folders]
     configs = [config for _, config in loaded]
     for folder, config in zip(folders[1:], configs[1:], strict=True):

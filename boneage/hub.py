@@ -89,6 +89,17 @@ class Commit:
     revision: str
 
 
+def refuse_filled(folder: Path) -> None:
+    """Refuse a folder to make that is there and holds something, which would be overwritten.
+
+    Raises:
+        InputError: if it does, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        name = folder.resolve().name
+        raise InputError(f"{name} is there already; name a new or an empty folder.")
+
+
 def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
     """Download a weights folder from the Hugging Face Hub, or find it in the cache.
 

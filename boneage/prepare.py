@@ -8,7 +8,7 @@ import re
 import secrets
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -25,10 +25,6 @@ from boneage.tables import number, read_csv
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
 
-FOREIGN_LABELS = (
-    "{} holds a labels.csv of other images, or one that was changed since, and it would be "
-    "overwritten: give another folder, or delete that file to make it anew."
-)
 SIZES = (32, 4096)
 OLDEST = 120.0
 """Years."""
@@ -57,7 +53,7 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
         InputError: if the source has none of the label files, one of them is damaged, or ``out``
             holds other labels.
     """
-    before = _begin(source, out, size, RSNA_COLUMNS)
+    _check(source, out, size)
     download = Download(source)
     labels: list[Label] = []
     for file in LABEL_FILES:
@@ -74,7 +70,7 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
             f"{', '.join(file.name for file in LABEL_FILES)} and their images as <id>.png."
         )
     rows = [(label.id, label.split, f"{label.age:g}", str(label.sex == "M")) for label in labels]
-    _refuse_others(out, before, rows)
+    _refuse_other_labels(out, RSNA_COLUMNS, rows)
     found = [(label.id, download.images[label.id]) for label in labels]
     failed = set()
     for id, reason in _convert(found, len(found), out / "images", size, progress):
@@ -106,7 +102,7 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
         InputError: if the source lacks one of the two files, has no images, or is damaged, or
             ``out`` holds other labels.
     """
-    before = _begin(source, out, size, NIH_COLUMNS)
+    _check(source, out, size)
     download = nih.Download(source)
     if download.implausible:
         yield (
@@ -118,7 +114,7 @@ def prepare_nih(source: Path, out: Path, size: int, progress: bool = True) -> It
         (label.id, label.split, f"{label.age:.4g}", label.sex, label.patient, label.view)
         for label in download.labels
     ]
-    _refuse_others(out, before, rows)
+    _refuse_other_labels(out, NIH_COLUMNS, rows)
     seen: set[str] = set()
 
     def found() -> Iterator[tuple[str, Member]]:
@@ -238,12 +234,7 @@ def prepare_ct(
 # --- Radiographs ---
 
 
-def _begin(source: Path, out: Path, size: int, columns: Sequence[str]) -> set[tuple[str, ...]]:
-    """The rows of ``labels.csv`` that an earlier run of the same kind has left in ``out``.
-
-    Raises:
-        InputError: for a size out of range, and where anything would be overwritten.
-    """
+def _check(source: Path, out: Path, size: int) -> None:
     if not SIZES[0] <= size <= SIZES[1]:
         raise InputError(f"The size must be between {SIZES[0]} and {SIZES[1]} px; it is {size}.")
     if out.resolve() == source.resolve():
@@ -251,13 +242,6 @@ def _begin(source: Path, out: Path, size: int, columns: Sequence[str]) -> set[tu
             f"{out.name} is the download itself, and its images could be overwritten: give another "
             "folder."
         )
-    labels = out / "labels.csv"
-    if not labels.exists():
-        return set()
-    header, rows = read_csv(labels.read_bytes(), labels.name)
-    if tuple(header) != tuple(columns):
-        raise InputError(FOREIGN_LABELS.format(out.name))
-    return {tuple(row.values()) for _, row in rows}
 
 
 def _missing(count: int) -> str:
@@ -313,16 +297,23 @@ def _has_size(target: Path, size: int) -> bool:
         return False
 
 
-def _refuse_others(
-    out: Path, before: Set[tuple[str, ...]], rows: Iterable[tuple[str, ...]]
+def _refuse_other_labels(
+    out: Path, columns: Sequence[str], rows: Iterable[tuple[str, ...]]
 ) -> None:
     """Before an image is written.
 
     Raises:
-        InputError: if a row of ``before``, which ``out`` holds, is not among ``rows``.
+        InputError: if ``out`` has labels that are not those of an earlier run on these images.
     """
-    if not before <= set(rows):
-        raise InputError(FOREIGN_LABELS.format(out.name))
+    labels = out / "labels.csv"
+    if not labels.exists():
+        return
+    header, found = read_csv(labels.read_bytes(), labels.name)
+    if tuple(header) != columns or not {tuple(row.values()) for _, row in found} <= set(rows):
+        raise InputError(
+            f"{out.name} holds a labels.csv of other images, or one that was changed since, and it "
+            "would be overwritten: give another folder, or delete that file to make it anew."
+        )
 
 
 def _write_labels(out: Path, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:

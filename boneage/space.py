@@ -93,8 +93,7 @@ def write(files: dict[str, bytes], folder: Path) -> None:
     Raises:
         InputError: if the folder holds something.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder.name} is there already; name a new or an empty folder.")
+    hub.refuse_filled(folder)
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,8 @@ of them, a table of sexes (CSV) or None, and the sex for those of which the tabl
 answers with assessments, failures and, where there are reference ages, a summary of the errors.
 The answer of the others is the assessment as JSON: age, unit, interval, components, boxes,
 warnings, the reason of a refusal, and the model. Bad input is answered with one sentence. When
-too many are waiting, a call is answered with status 429; try again a minute later.</p>"""
+too many are waiting, a call is answered with status 429; try again a minute later. An upload
+for which the disk has no room is answered with status 507.</p>"""
 
 
 def build() -> None:

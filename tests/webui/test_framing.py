@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -88,16 +89,23 @@ def test_the_next_film_is_not_framed_as_the_one_before(
     assert visit.framing == WHOLE
 
 
-def test_a_sex_chosen_meanwhile_keeps_its_assessment(
-    visit: hand.Visit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def while_shown(visit: hand.Visit, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Has something happen to the visit while the framed film is made a card."""
     given = hand_cards.given
 
-    def slowly(*arguments: Any) -> str:
-        hand.choose(visit)
-        return given(*arguments)
+    def during(change: Callable[[hand.Visit], Any]) -> None:
+        monkeypatch.setattr(
+            hand_cards, "given", lambda *arguments: (change(visit), given(*arguments))[1]
+        )
 
-    monkeypatch.setattr(hand_cards, "given", slowly)
+    return during
+
+
+def test_a_sex_chosen_meanwhile_keeps_its_assessment(
+    visit: hand.Visit, while_shown: Callable[[Any], None]
+) -> None:
+    while_shown(hand.choose)
     card, result, *fields = framing.turn(1, visit)
     assert "turned by 90° clockwise" in card
     assert result == gr.skip()
@@ -105,15 +113,9 @@ def test_a_sex_chosen_meanwhile_keeps_its_assessment(
 
 
 def test_undo_does_not_bring_back_a_film_that_was_removed(
-    visit: hand.Visit, monkeypatch: pytest.MonkeyPatch
+    visit: hand.Visit, while_shown: Callable[[Any], None]
 ) -> None:
-    given = hand_cards.given
-
-    def slowly(*arguments: Any) -> str:
-        hand.remove(visit)
-        return given(*arguments)
-
-    monkeypatch.setattr(hand_cards, "given", slowly)
+    while_shown(hand.remove)
     assert framing.undo(visit) == (gr.skip(),) * 8
 
 
