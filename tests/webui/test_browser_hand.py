@@ -50,9 +50,12 @@ def test_sex_chosen_while_the_film_is_being_read_stays(page: Page, rsna_test_dir
 
 def test_drawn_rectangle_is_what_is_assessed(assessed: Page, predictor: Predictor) -> None:
     page = assessed
+    frame, touch = page.locator("#hand-given .frame"), "e => getComputedStyle(e).touchAction"
+    assert frame.evaluate(touch) == "auto"  # a finger scrolls
     page.get_by_text("Turn, crop, invert").click()
     page.wait_for_selector("#hand-crop-left:visible")
-    film = page.locator("#hand-given .frame img")
+    assert frame.evaluate(touch) == "none"  # and draws
+    film = frame.locator("img")
     film.scroll_into_view_if_needed()
     box = film.bounding_box()
     assert box
