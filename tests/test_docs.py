@@ -15,6 +15,7 @@ from boneage.card import FOREIGN, model_card
 from boneage.predictor import released
 from boneage.views import REGIONS
 
+SCORES = ("S6", "R1-R3")
 FOLDERS = [released("hand"), *(released("adult", region) for region in REGIONS)]
 
 
@@ -30,39 +31,89 @@ def test_results_are_of_the_released_weights(metrics: list[dict]) -> None:
     assert weights == labels
 
 
-def test_readme_and_card_state_the_measured_numbers(repo_root: Path, metrics: list[dict]) -> None:
+@pytest.fixture(scope="module")
+def accuracy(repo_root: Path) -> str:
+    return (repo_root / "docs" / "accuracy.md").read_text()
+
+
+def test_documents_and_card_state_the_measured_numbers(
+    repo_root: Path, accuracy: str, metrics: list[dict]
+) -> None:
     readme = (repo_root / "README.md").read_text()
     card = (released("hand") / hub.CARD).read_text()
     measured = [r for r in metrics if r["table"][0] == "A" and r["measured"] is not None]
     own = [r for r in measured if not r["recorded"]]
     assert len(own) == 12 + 1
     for record in measured:
-        assert f"{record['measured']:.2f}" in readme, record
+        assert f"{record['measured']:.2f}" in accuracy, record
     for record in own:
         assert f"{record['measured']:.2f}" in card, record
     (whole,) = [r for r in own if r["table"] == "A3"]
     low, high = whole["ci95"]
-    assert f"{whole['measured']:.2f} months ({low:.2f} to {high:.2f})" in readme
     validation = hub.load_config(released("hand"))["provenance"]["metrics"]["validation_mae"]
-    assert f"{validation:.2f}" in readme
+    for text in (readme, accuracy):
+        assert f"{whole['measured']:.2f} months ({low:.2f} to {high:.2f})" in text
+        assert f"{validation:.2f}" in text
 
 
-def test_readme_and_card_state_the_adults_error(repo_root: Path, metrics: list[dict]) -> None:
+def test_documents_and_card_state_the_adults_error(
+    repo_root: Path, accuracy: str, metrics: list[dict]
+) -> None:
     readme = (repo_root / "README.md").read_text()
     folder = released("adult")
     (row,) = [r for r in metrics if r["table"] == "S4" and r["row"] == folder.name]
     low, high = row["ci95"]
-    assert f"{row['measured']:.2f} years ({low:.2f} to {high:.2f})" in readme
+    for text in (readme, accuracy):
+        assert f"{row['measured']:.2f} years ({low:.2f} to {high:.2f})" in text
     assert f"| {row['measured']:.2f} | {low:.2f} to {high:.2f} |" in (folder / hub.CARD).read_text()
     validation = hub.load_config(folder)["provenance"]["metrics"]["validation_mae"]
-    assert f"{validation:.2f} years" in readme
+    assert f"{validation:.2f} years" in accuracy
     for region in ("upper", "lower"):
         (row,) = [r for r in metrics if r["row"] == released("adult", region).name]
         low, high = row["ci95"]
-        assert f"{row['measured']:.2f}" in readme
-        assert f"({low:.2f} to {high:.2f})" in readme.replace("\n", " ")
+        assert f"{row['measured']:.2f}" in accuracy
+        assert f"({low:.2f} to {high:.2f})" in accuracy.replace("\n", " ")
     for row in (r for r in metrics if r["table"] == "B2"):
-        assert f"{row['measured']:.2f}" in readme, row
+        assert f"{row['measured']:.2f}" in accuracy, row
+
+
+def test_accuracy_states_the_differences_on_test_and_validation(
+    repo_root: Path, accuracy: str, metrics: list[dict]
+) -> None:
+    validation = json.loads((repo_root / "results" / "validation" / "metrics.json").read_text())
+    for column in ("C - X", "assembling - X"):
+        cells = []
+        for records in (metrics, validation):
+            (row,) = [
+                r for r in records if (r["table"], r["row"], r["column"]) == ("S3", "both", column)
+            ]
+            low, high = row["ci95"]
+            cells.append(f"{row['measured']:.2f} ({low:.2f} to {high:.2f})")
+        assert f"| {cells[0]} | {cells[1]} |" in accuracy
+
+
+def test_accuracy_states_what_moves_an_age(accuracy: str, metrics: list[dict]) -> None:
+    robustness = {(r["row"], r["column"]): r["measured"] for r in metrics if r["table"] == "S5"}
+    for rows in (
+        ["a white border of 6 %"],
+        ["noise of 1 % of the grey range"],
+        ["enlarged 2 times", "enlarged 4 times"],
+        ["mirrored"],
+        ["noise of 3 % of the grey range"],
+        ["within a dark frame of 15 %"],
+        [f"JPEG of quality {quality}" for quality in (90, 75, 50)],
+    ):
+        moves = ", ".join(f"{robustness[row, 'mean change of the age']:.1f}" for row in rows)
+        errors = ", ".join(f"{robustness[row, 'MAE']:.2f}" for row in rows)
+        assert f"| {moves} | {errors} |" in accuracy
+
+
+def test_accuracy_states_where_boxes_land(accuracy: str, metrics: list[dict]) -> None:
+    scores = {r["row"]: r["measured"] for r in metrics if (r["table"], r["column"]) == SCORES}
+    for placed in ("AR-CNN", "random anchors", "mean boxes", "usual anchors"):
+        inside = scores[f"box centres inside a region, {placed}"]
+        covered = scores[f"regions covered, {placed}"]
+        assert f"| {inside:.0f} % | {covered:.0f} % |" in accuracy
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -76,8 +127,8 @@ def test_cards_are_those_of_config_and_results(folder: Path, metrics: list[dict]
 
 
 DOCUMENTS = (
-    "README.md", "CONTRIBUTING.md", "docs/experiments.md", "docs/performance.md", "docs/scale.md",
-    "data/README.md", "evaluate/recorded/README.md",
+    "README.md", "CONTRIBUTING.md", "docs/accuracy.md", "docs/experiments.md",
+    "docs/performance.md", "docs/scale.md", "data/README.md", "evaluate/recorded/README.md",
 )  # fmt: skip
 
 
