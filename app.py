@@ -44,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR_OR_REPO",
         default=os.environ.get("BONEAGE_WEIGHTS"),
         help="weights for hands: a folder, or organisation/name on the Hugging Face Hub (default: "
-        "$BONEAGE_WEIGHTS, else those that space.json beside this file pins, with the released as "
-        "their fallback, else the released)",
+        "$BONEAGE_WEIGHTS, else those that space.json beside this file pins, with the released "
+        "weights as their fallback, else the released weights)",
     )
     p.add_argument(
         "--revision",

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         p.error(f"--count is {args.count}; it must be at least {FEWEST}")
     known = (*NAMES, *SLOW)
     if unknown := set(args.names) - set(known):
-        p.error(f"there is no benchmark {min(unknown)}; known are {', '.join(known)}")
+        p.error(f"there is no benchmark {min(unknown)}; known: {', '.join(known)}")
     machine = describe_machine()
     print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
     print(_line(HEADER), _line(["---"] * len(HEADER)), sep="\n", flush=True)

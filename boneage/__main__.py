@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 EXIT_CODES = """exit codes:
   0  everything was done
   1  some files could not be assessed or were refused, each with its reason on stderr
-  2  bad arguments, weights or data, or results that cannot be written: it ended there, and what
-     it had done by then stays"""
+  2  bad arguments, weights or data, or results that cannot be written: the run ended there, and
+     what it had done by then is kept"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,20 +57,20 @@ def _add_assess(commands: Commands) -> None:
         epilog=EXIT_CODES,
         description="Assess files, or all files of folders and zips: PNG, JPEG, TIFF, WebP, BMP, "
         "DICOM;\nwith --task adult also CT volumes: NIfTI files, and DICOM series as a folder or a "
-        "zip of slices.\nPrints CSV with one row a file or volume (or JSON).",
+        "zip of slices.\nPrints CSV with one row per file or volume (or JSON).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("files", nargs="+", type=path, metavar="FILE", help="file, folder or zip")
     p.add_argument(
-        "--sex", choices=("F", "M"), help="sex of all; where left out, the DICOM file's own"
+        "--sex", choices=("F", "M"), help="sex of all patients; if left out, the DICOM file's"
     )
     p.add_argument(
         "--sexes",
         type=path,
         metavar="CSV",
-        help="table of the sexes, which go before --sex: columns id or file (with folders where "
-        "names repeat), sex or male, and optionally the reference age, boneage (months) for hands "
-        "or age (years) for adults",
+        help="table of the sexes, which take precedence over --sex: columns id or file (with "
+        "folders where names repeat), sex or male, and optionally the reference age, boneage "
+        "(months) for hands or age (years) for adults",
     )
     p.add_argument(
         "--task", choices=("hand", "adult"), default="hand", help="what is assessed (default: hand)"
@@ -83,7 +83,8 @@ def _add_assess(commands: Commands) -> None:
     p.add_argument(
         "--weights",
         metavar="DIR_OR_REPO",
-        help="weights folder, or organisation/name on the Hugging Face Hub (default: the released)",
+        help="weights folder, or organisation/name on the Hugging Face Hub (default: the released "
+        "weights)",
     )
     p.add_argument("--revision", help="commit, branch or tag on the Hub")
     p.add_argument("--json", action="store_true", help="print a JSON list in place of CSV")
@@ -93,9 +94,9 @@ def _add_assess(commands: Commands) -> None:
         metavar="DIR",
         help="also write assessments.csv, assessments.json and a picture for each file: the "
         "radiograph with boxes, for adults with a heat map of what raised the age; no other "
-        "picture there is overwritten. What is done stands in assessments.jsonl: the same command "
-        "goes on where it was stopped, if the weights and their settings are the same, and "
-        "assesses again what changed. What could not be assessed stands in failures.csv and is "
+        "picture there is overwritten. What is done is recorded in assessments.jsonl: the same "
+        "command continues where it was stopped, if the weights and their settings are the same, "
+        "and assesses again what changed. What could not be assessed is listed in failures.csv and "
         "tried again",
     )
     p.add_argument(
@@ -172,7 +173,9 @@ def _add_push(commands: Commands) -> None:
     p.add_argument("weights", type=path, metavar="WEIGHTS", help="weights folder")
     p.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub")
     p.add_argument(
-        "--private", action="store_true", help="make it private; one that is there must be so"
+        "--private",
+        action="store_true",
+        help="make it private; an existing one must already be so",
     )
     p.add_argument("--revision", metavar="BRANCH", help="branch (default: main)")
     p.add_argument(
@@ -201,11 +204,15 @@ def _add_push_space(commands: Commands) -> None:
         help="upload nothing, write the Space into this folder; `python app.py` in it starts it",
     )
     p.add_argument(
-        "--weights", metavar="ORG/NAME", help="weights for hands on the Hub (default: the released)"
+        "--weights",
+        metavar="ORG/NAME",
+        help="weights for hands on the Hub (default: the released weights)",
     )
     p.add_argument("--revision", metavar="REV", help="commit, branch or tag of the weights")
     p.add_argument(
-        "--private", action="store_true", help="make it private; one that is there must be so"
+        "--private",
+        action="store_true",
+        help="make it private; an existing one must already be so",
     )
     p.set_defaults(run=run_push_space)
 
@@ -258,9 +265,9 @@ def _add_ct(sources: Commands) -> None:
         description="Make a labelled folder of frontal projections from a folder of CT volumes: "
         "NIfTI files, zips and folders of DICOM files. Age and sex come from the table, else from "
         "DICOM tags; volumes without an age are named and left out. Of the patient (the "
-        "table's, else the PatientID) a salted hash is kept, whose salt is not. Names of files "
-        "and folders are kept as ids and names of the images: a name that tells of the patient has "
-        "to be changed before.",
+        "table's, else the PatientID) only a salted hash is kept, and the salt is not. Names of "
+        "files and folders are kept as ids and names of the images: change any name that "
+        "identifies the patient beforehand.",
     )
     p.add_argument("source", type=path, metavar="VOLUMES", help="folder of the volumes")
     p.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to make")

@@ -14,7 +14,7 @@ def path(text: str) -> Path:
 def natural(text: str) -> int:
     """A whole number from 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
@@ -28,5 +28,5 @@ def seed(text: str) -> int:
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not natural(text):
-        raise argparse.ArgumentTypeError("0 is too few")
+        raise argparse.ArgumentTypeError("it must be at least 1")
     return int(text)

@@ -151,7 +151,7 @@ def _tell_others(ledger: Ledger, items: Sequence[Item]) -> None:
     if others := ledger.others(items):
         print(
             f"boneage: the tables list the files of this command; {others} assessed there before "
-            f"stand in {LEDGER} alone.",
+            f"are listed only in {LEDGER}.",
             file=sys.stderr,
         )
 

@@ -43,7 +43,8 @@ SOURCES: Mapping[str, Source] = {
 RSNA Pediatric Bone Age Challenge 2017, Radiological Society of North America
 (<{CHALLENGE}>); Halabi
 et al., Radiology 2019; 290(2):498-503. Hands from the United States; the reference ages are
-readings in the manner of Greulich and Pyle, of the test images by several paediatric radiologists.
+readings by the method of Greulich and Pyle, those of the test images by several paediatric
+radiologists.
 The images are for academic, educational and other non-commercial use, without any attempt to
 identify a patient; these weights, made from them, are released on the same terms.""",
         {
@@ -64,7 +65,7 @@ these weights, made from them, are released under Apache-2.0.""",
     ),
 }
 GROUPS = {"S1": "", "S2": "MAE, "}  # the evaluation's tables of measures, and of errors by age
-REFUSED = "Refused images have no age and count in no error.\n"
+REFUSED = "Refused images have no age and are left out of all errors.\n"
 # Of the provenance, what has a sentence of its own.
 ELSEWHERE = ("metrics", "initialisation", "training_sexes", "training_ages")
 COLUMNS = ("all", "female", "male")
@@ -82,7 +83,8 @@ paper's. Table S4 has what the connections add to a network that starts from Ima
 OWN = "S4"  # the evaluation's table of weights that fill no row of a paper's comparison
 OWN_DATA = Source(
     "images",
-    "The folder is not one of the published data sets; who passes the weights on states its terms.",
+    "The folder is not one of the published data sets; whoever passes the weights on must state "
+    "its terms.",
     {"license": "other", "license_name": "see-data"},
 )
 
@@ -98,8 +100,8 @@ radiologist's reading.
 - $FOREIGN
 - The attention boxes show which regions the network used, not where a disease is.""",
     "adult": """\
-For research and education. Not a medical device, not for diagnosis, and no evidence of anybody's
-age in law.
+For research and education. Not a medical device, not for diagnosis, and not legal evidence of
+anyone's age.
 
 - $SEEN
 - The reference is the chronological age that the image's source states, in whole years where it
@@ -115,8 +117,8 @@ FOREIGN = {
 An image of another kind than the training images is not recognised as such: it gets an age that
   means nothing.""",
     True: """\
-An image unlike the training images is refused. Not every image of another kind is recognised: one
-  that is not gets an age that means nothing.""",
+An image recognised as unlike the training images is refused. Not every such image is recognised:
+  one that is not gets an age that means nothing.""",
 }
 
 
@@ -142,7 +144,7 @@ def model_card(
     own = [r for r in records if r["table"][0] in "AB" or r["table"] == OWN]
     provenance = config["provenance"]
     sexes = config["sexes"]
-    policy = {0: "sex is no input", 1: f"for sex {''.join(sexes)} only"}.get(
+    policy = {0: "sex is not an input", 1: f"for sex {''.join(sexes)} only"}.get(
         len(sexes), "one network, sex as an input"
     )
     source = _source(provenance.get("data", ""))
@@ -199,15 +201,15 @@ def _seen(config: Mapping[str, Any], source: Source) -> str:
         images = f"{region} halves of {images}"
     # Members of a late fusion may have their own.
     if not {"training_images", "training_sexes", "training_ages"} <= provenance.keys():
-        return f"Trained on {images}; of others nothing is known."
+        return f"Trained on {images}; nothing is known about others."
     counts = ", ".join(
         f"{count:,} {SEX_NAMES.get(sex, sex)}"
         for sex, count in provenance["training_sexes"].items()
     )
     lowest, highest = provenance["training_ages"]
     return (
-        f"Trained on {provenance['training_images']:,} {images} ({counts}) of {lowest:g} to "
-        f"{highest:g} {config['unit']}; of other images and ages nothing is known."
+        f"Trained on {provenance['training_images']:,} {images} ({counts}) with ages of "
+        f"{lowest:g} to {highest:g} {config['unit']}; nothing is known about other images and ages."
     )
 
 
@@ -254,7 +256,7 @@ def _merged(chains: list[list[str]]) -> list[str]:
 
 
 def _what(config: Mapping[str, Any]) -> str:
-    return "bone age of a hand" if config["task"] == "hand" else "age of a skeleton"
+    return "bone age of a hand" if config["task"] == "hand" else "age of a person"
 
 
 def _source(data: str) -> Source:
@@ -309,7 +311,9 @@ def _validation(provenance: Mapping[str, Any]) -> list[str]:
     selecting = provenance.get("selection_images")
     which = "on which" if selecting is None else f"on {selecting} of which"
     before = (
-        "" if selecting is None or half_selected(provenance) else ", on all of them earlier ones"
+        ""
+        if selecting is None or half_selected(provenance)
+        else "; earlier weights were selected on all of them"
     )
     return [
         f"Mean absolute error (MAE) on the {provenance['validation_images']} validation images of "
@@ -374,7 +378,8 @@ def _robustness(metrics: Sequence[Mapping[str, Any]], label: str) -> list[str]:
     for r in found:
         changes.setdefault(r["row"], {})[r["column"]] = f"{r['measured']:.2f}"
     return [
-        f"The same test images changed before they are assessed, in {found[0]['unit']}:\n",
+        f"The same test images changed before they are assessed, in {found[0]['unit']} (positive "
+        "rotation is anticlockwise):\n",
         f"| change | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}",
         *(
             f"| {name} | {' | '.join(cells.get(column, '') for column in columns)} |"
@@ -415,8 +420,8 @@ def _intervals(config: Mapping[str, Any]) -> list[str]:
     return [
         f"Prediction intervals: an assessed age plus and minus the half-width of its band covers "
         f"the reference age with a probability of {interval['coverage']:.0%}, for cases drawn as "
-        "the validation images are (split-conformal). That supposes weights that these images did "
-        f"not help to select; selected on: {interval['weights_selected_on']}.\n",
+        "the validation images are (split-conformal). This holds only if these images did not "
+        f"help to select the weights, which were selected on: {interval['weights_selected_on']}.\n",
         f"| assessed age from, {config['unit']} | half-width | validation cases |",
         "|---|---|---|",
         *(f"| {b['from']:g} | {b['half_width']:.2f} | {b['cases']} |" for b in interval["bands"]),

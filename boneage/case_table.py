@@ -144,8 +144,9 @@ class CaseTable:
         matches = self.matches(sources)
         if self.rows and sources and not any(match.row or match.problem for match in matches):
             raise InputError(
-                f"The table has a row for none of the files: its rows are {_named(list(self.rows))}"
-                f"; the files are {_named([source.shown for source in sources])}."
+                "The table has no row for any of the files: its rows are "
+                f"{_named(list(self.rows))}; the files are "
+                f"{_named([source.shown for source in sources])}."
             )
         items = []
         for source, match in zip(sources, matches, strict=True):
@@ -228,7 +229,7 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
         if not id.rpartition("/")[2]:
             raise InputError(f"{where}: the {' or '.join(keys)} is missing.")
         if id in rows:
-            raise InputError(f"{where}: {id} comes twice.")
+            raise InputError(f"{where}: {id} appears twice.")
         given, problem = _agreed({column: cells[column] for column in sexes}, where)
         reference = _age(cells.get(age or "", ""), age or "", unit, oldest, f"{where} ({id})")
         rows[id] = Row(given, reference, problem)
@@ -266,7 +267,7 @@ def _sex(text: str, column: str, where: str) -> tuple[str | None, str | None]:
         return sex, None
     expected = "True or False" if asks_male else "F or M"
     return None, (
-        f"{where}: {column} is {text[:40]!r}; expected are {expected}, or nothing if unknown."
+        f"{where}: {column} is {text[:40]!r}; expected {expected}, or nothing if unknown."
     )
 
 
@@ -279,7 +280,7 @@ def _age(text: str, column: str, unit: str, oldest: float, where: str) -> float 
         age = math.nan
     if not 0 <= age <= oldest:
         raise InputError(
-            f"{where}: {column} is {text[:40]!r}; expected are {unit}, 0 to {oldest:g}, or nothing."
+            f"{where}: {column} is {text[:40]!r}; expected {unit}, 0 to {oldest:g}, or nothing."
         )
     return age
 

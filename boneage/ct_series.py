@@ -274,7 +274,7 @@ def _select(files: Iterator[Callable[[], bytes]]) -> tuple[list[Slice], tuple[st
     if not series:
         found = ", ".join(sorted(others))
         raise InputError(
-            f"No CT slices were found{f', but {found}' if found else ''}. Expected is {ACCEPTED}."
+            f"No CT slices were found{f', but {found}' if found else ''}. Expected: {ACCEPTED}."
         )
     slices = max(series.values(), key=len)
     if len(slices) > MAX_SLICES:

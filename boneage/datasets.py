@@ -112,7 +112,7 @@ def load(folder: str | Path) -> LabelledFolder:
         if rsna.is_download(root):
             return _load_rsna(root)
         raise InputError(
-            f"{root.name or 'The folder'} is no labelled folder: it has no labels.csv. Expected "
+            f"{root.name or 'The folder'} is not a labelled folder: it has no labels.csv. Expected "
             "are labels.csv (id, split, boneage or age, male or sex) and images/."
         )
     columns, rows = read_csv(labels.read_bytes(), labels.name)
@@ -138,21 +138,20 @@ def load(folder: str | Path) -> LabelledFolder:
             age = math.nan
         if not 0 <= age <= oldest:
             raise InputError(
-                f"{where}: {age_column} is {row[age_column]!r}; expected are {unit}, 0 to "
-                f"{oldest:g}."
+                f"{where}: {age_column} is {row[age_column]!r}; expected {unit}, 0 to {oldest:g}."
             )
         patient = row.get("patient") or None
         split = row["split"] if "split" in columns else random_split(patient or id)
         if split not in SPLITS:
-            raise InputError(f"{where}: split is {split!r}; known are {', '.join(SPLITS)}.")
+            raise InputError(f"{where}: split is {split!r}; known: {', '.join(SPLITS)}.")
         if id in cases:
-            raise InputError(f"{where}: this id comes twice.")
+            raise InputError(f"{where}: this id appears twice.")
         if id not in images:
             raise InputError(f"{where}: images/ has no file of that name.")
         sex = parse_sex(row[sex_column], asks_male=sex_column == "male")
         if sex is None and row[sex_column]:
             raise InputError(
-                f"{where}: {sex_column} is {row[sex_column]!r}; expected are "
+                f"{where}: {sex_column} is {row[sex_column]!r}; expected "
                 f"{'True or False' if sex_column == 'male' else 'F or M'}, or nothing if unknown."
             )
         cases[id] = Case(id, images[id], split, age, sex, patient)

@@ -131,8 +131,8 @@ def read(data: bytes, id: str) -> Radiograph:
     if modality and modality not in MODALITIES:
         named = f"modality {modality}" if re.fullmatch("[A-Z]{2,6}", modality) else "its modality"
         raise InputError(
-            "The DICOM file is no projection radiograph by "
-            f"{named}; expected is one of {', '.join(MODALITIES)}."
+            "The DICOM file is not a projection radiograph, judging by "
+            f"{named}; expected one of {', '.join(MODALITIES)}."
         )
     _check_header(dataset)
     with in_turn(dataset.Rows * dataset.Columns):
@@ -205,7 +205,7 @@ def decode(dataset: Dataset, syntax: UID, frame: int = 0) -> np.ndarray:
         readable = sorted({name for name, _ in _COMPRESSIONS.values()})
         raise InputError(
             f"The DICOM file's pixels are stored {known}in a way that cannot be read. "
-            f"Readable are uncompressed, {', '.join(readable)}."
+            f"Readable: uncompressed, {', '.join(readable)}."
         )
     if values.shape not in (shape, (*shape, 3)) or values.dtype.itemsize > 2:
         raise InputError(_MISMATCH)
@@ -308,13 +308,13 @@ def _check_header(dataset: Dataset) -> None:
     if allocated not in (8, 16) or not 1 <= stored <= high_bit + 1 <= allocated:
         raise InputError(
             f"The DICOM header says {allocated} bits allocated, {stored} stored, high bit "
-            f"{high_bit}; accepted are 8 or 16 allocated, and stored bits within them."
+            f"{high_bit}; accepted: 8 or 16 allocated, and stored bits within them."
         )
     interpretation = dataset.get("PhotometricInterpretation")
     if (dataset.SamplesPerPixel, interpretation) not in _INTERPRETATIONS:
         raise InputError(
             "The DICOM header's photometric interpretation or samples per pixel are not accepted; "
-            "accepted are MONOCHROME1 and MONOCHROME2 with one sample, RGB and YBR with three."
+            "accepted: MONOCHROME1 and MONOCHROME2 with one sample, RGB and YBR with three."
         )
     if "PixelRepresentation" not in dataset:  # it should be, but nearly all films are unsigned
         dataset.PixelRepresentation = 0

@@ -83,8 +83,8 @@ class Framing:
             pixels = radiograph.pixels.max() - pixels
         if min(pixels.shape) < MIN_SIDE:
             raise InputError(
-                f"The part that is left is {pixels.shape[1]} x {pixels.shape[0]} px; the shorter "
-                f"side has to have {MIN_SIDE} px at least."
+                f"The remaining part is {pixels.shape[1]} x {pixels.shape[0]} px; its shorter side "
+                f"must be at least {MIN_SIDE} px."
             )
         return replace(
             radiograph,
@@ -103,7 +103,7 @@ class Framing:
         if self.inverted:
             parts.append("black and white swapped")
         if across < 1 or down < 1:
-            parts.append(f"cut to {across:.0%} of its width and {down:.0%} of its height")
+            parts.append(f"cropped to {across:.0%} of its width and {down:.0%} of its height")
         return ", ".join(parts)
 
 

@@ -98,8 +98,8 @@ class Comparison:
                 f"{high}."
             )
         return (
-            f"{text}One SD of the bone ages of Greulich and Pyle's {children} around this age is "
-            f"{self.sd:.1f} months."
+            f"{text}Around this age, one SD of bone age among the {children} in Greulich and "
+            f"Pyle's atlas is {self.sd:.1f} months."
         )
 
     @property
@@ -109,13 +109,13 @@ class Comparison:
             return None
         if abs(self.z) <= NORMAL_SD:
             return (
-                "By convention, within 2 SD of the chronological age is the normal range (Gaskin "
-                "et al. 2011)."
+                "By convention, a bone age within 2 SD of the chronological age is in the normal "
+                "range (Gaskin et al. 2011)."
             )
         side = "above" if self.z > 0 else "below"
         return (
-            f"By convention, more than 2 SD {side} the chronological age is outside the normal "
-            "range (Gaskin et al. 2011). This is no diagnosis."
+            f"By convention, a bone age more than 2 SD {side} the chronological age is outside the "
+            "normal range (Gaskin et al. 2011). This is not a diagnosis."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def compare(bone_age: float, chronological_age: float, sex: str) -> Comparison:
     """
     for name, age in (("bone", bone_age), ("chronological", chronological_age)):
         if age is None or not 0 <= age < math.inf:
-            raise InputError(f"The {name} age is {age}; expected are months, from 0.")
+            raise InputError(f"The {name} age is {age}; expected months, from 0.")
     return Comparison(bone_age, chronological_age, sex, bone_age_sd(chronological_age, sex))
 
 
@@ -183,7 +183,7 @@ def parse_date(text: str, name: str) -> date:
         return date.fromisoformat(text.strip())
     except ValueError:
         raise InputError(
-            f"The {name} is no day of the calendar; it must be written YYYY-MM-DD."
+            f"The {name} does not exist in the calendar; write it as YYYY-MM-DD."
         ) from None
 
 

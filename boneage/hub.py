@@ -97,7 +97,7 @@ def refuse_filled(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         name = folder.resolve().name
-        raise InputError(f"{name} is there already; name a new or an empty folder.")
+        raise InputError(f"{name} already exists; name a new or an empty folder.")
 
 
 def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
@@ -200,7 +200,7 @@ def open_repository(
     from huggingface_hub import HfApi, get_token
 
     if branch is not None and COMMIT.fullmatch(branch):
-        raise InputError("One pushes to a branch; this revision is a commit.")
+        raise InputError("You can push only to a branch; this revision is a commit.")
     with _in_one_sentence("upload", repo, branch):
         _check_name(repo)
         if get_token() is None:
@@ -211,7 +211,7 @@ def open_repository(
         api.create_repo(repo, repo_type=kind, private=visible, space_sdk=sdk, exist_ok=True)
         api.auth_check(repo, repo_type=kind, write=True)
         if private and not api.repo_info(repo, repo_type=kind).private:
-            raise InputError(f"{repo} is there already and public; make it private on the Hub.")
+            raise InputError(f"{repo} already exists and is public; make it private on the Hub.")
         if branch is not None:
             api.create_branch(repo, branch=branch, repo_type=kind, exist_ok=True)
 
@@ -304,7 +304,7 @@ def _sentence(error: BaseException, doing: str, repo: str, revision: str | None)
             )
             return f"{hub} has no repository {repo}, or it is private and no valid token is set."
         case errors.RemoteEntryNotFoundError():
-            return f"{repo}{at} on the Hub is no weights folder: it lacks {CONFIG} or {TENSORS}."
+            return f"{repo}{at} on the Hub is not a weights folder: it lacks {CONFIG} or {TENSORS}."
         case errors.HFValidationError():
             return f"{repo} is neither a weights folder here nor a Hub name (organisation/name)."
         case errors.LocalEntryNotFoundError():
@@ -326,7 +326,7 @@ def _sentence(error: BaseException, doing: str, repo: str, revision: str | None)
         case ValueError() if "metadata in README.md" in str(error):
             return "The Hub does not take the metadata of the card."
         case _:
-            return f"The {doing} of {repo}{at} was broken off; please try again."
+            return f"The {doing} of {repo}{at} was interrupted; please try again."
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -457,7 +457,7 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(f"{name} is no weights folder: it has no readable {CONFIG}.") from None
+        raise InputError(f"{name} is not a weights folder: it has no readable {CONFIG}.") from None
     except ValueError:
         raise InputError(f"{CONFIG} of {name} is not valid JSON.") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:

@@ -311,7 +311,7 @@ _SIGNATURES = (
     (0, rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!", "a compressed archive"),
     (4, rb"ftyp(hei|hev|mif|msf)", "a HEIC photo"),
     (4, rb"ftypavi", "an AVIF image"),
-    (4, rb"ftyp|moov", "a film"),
+    (4, rb"ftyp|moov", "a video"),
     (0, rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image outside DICOM"),
     (0, rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image"),
     (0, rb"8BPS", "a Photoshop document"),
@@ -335,10 +335,10 @@ def _kind(data: bytes, accepted: str) -> str:
         if re.match(pattern, head[offset:], re.DOTALL):
             if name in ("PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM"):
                 return name
-            raise InputError(f"This is {name}. Accepted are {accepted}.")
+            raise InputError(f"This is {name}. Accepted: {accepted}.")
     if not re.search(rb"[^\t\n\f\r\x20-\x7e\x80-\xff]", head):
-        raise InputError(f"This is a text file. Accepted are {accepted}.")
-    raise InputError(f"The file is of no known image format. Accepted are {accepted}.")
+        raise InputError(f"This is a text file. Accepted: {accepted}.")
+    raise InputError(f"The file is not in a known image format. Accepted: {accepted}.")
 
 
 _COLOURS = {

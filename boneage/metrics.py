@@ -219,7 +219,7 @@ def _table(values: ArrayLike) -> Array:
     if table.ndim == 1:
         table = table[:, None]
     if table.ndim != 2:
-        raise InputError(f"The values have {table.ndim} dimensions; expected are 1 or 2.")
+        raise InputError(f"The values have {table.ndim} dimensions; expected 1 or 2.")
     _finite(table.reshape(-1), "values")
     return table
 
@@ -227,7 +227,7 @@ def _table(values: ArrayLike) -> Array:
 def _finite(values: ArrayLike, what: str) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
-        raise InputError(f"The {what} are an array of {array.ndim} dimensions; expected is one.")
+        raise InputError(f"The {what} are an array of {array.ndim} dimensions; expected one.")
     if not array.size:
         raise InputError(f"There are no {what}.")
     if not np.isfinite(array).all():

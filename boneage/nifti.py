@@ -52,7 +52,7 @@ def read(file: BinaryIO, id: str) -> Volume:
 
 
 _DAMAGED = "The NIfTI file is damaged or incomplete."
-_KINDS = "expected is one CT volume of real numbers"
+_KINDS = "expected one CT volume of real numbers"
 
 
 def _header(stream: BinaryIO) -> Nifti1Header:
@@ -135,8 +135,8 @@ def _affine(header: Nifti1Header) -> tuple[np.ndarray, tuple[str, ...]]:
     if header["sform_code"] > 0 or header["qform_code"] > 0:
         return affine, ()
     return affine, (
-        "The file does not say how the patient lies; the usual order of axes was taken, and left "
-        "and right may be exchanged.",
+        "The file does not state the patient's orientation; the usual order of axes was assumed, "
+        "and left and right may be swapped.",
     )
 
 

@@ -72,7 +72,7 @@ class Download:
         entries = sorted(name for name in tables if name != TEST_LIST)
         if not entries or TEST_LIST not in tables:
             raise InputError(
-                f"{source.name} is no NIH ChestX-ray14 download: expected are "
+                f"{source.name} is not an NIH ChestX-ray14 download: expected "
                 f"Data_Entry_2017*.csv, {TEST_LIST} and the images."
             )
         tested = set(tables[TEST_LIST].read().decode("ascii", "replace").split())
@@ -134,7 +134,7 @@ def _read_labels(table: Member, tested: set[str], shown: set[str]) -> Iterator[L
         age, sex = _years(row["Patient Age"]), parse_sex(row[sex_column])
         if age is None or sex is None or not patient or not file.lower().endswith(".png"):
             raise InputError(
-                f"{table.name}, row {line}, is not valid: expected are an image's name, a patient, "
+                f"{table.name}, row {line}, is not valid: expected an image's name, a patient, "
                 "an age and the sex."
             )
         split = "test" if patient in test_patients else training_split(patient)

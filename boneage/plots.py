@@ -39,7 +39,7 @@ class Ages:
         assessed, reference: (n,) in ``unit``.
         sexes: ``F``, ``M`` or ``None`` for each.
         unit: ``months`` or ``years``.
-        kind: what the reference ages are called: ``actual`` as in the papers, or ``reference``.
+        kind: what the reference ages are called: ``actual`` or ``reference``.
     """
 
     assessed: np.ndarray

@@ -37,7 +37,7 @@ def choose_precision(wanted: str, device: torch.device, trial: Callable[[], Any]
         InputError: for another precision.
     """
     if wanted not in PRECISIONS:
-        raise InputError(f"There is no precision {wanted!r}; known are {', '.join(PRECISIONS)}.")
+        raise InputError(f"There is no precision {wanted!r}; known: {', '.join(PRECISIONS)}.")
     if wanted != "auto":
         return wanted
     fast = fast_bf16(device)

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NOT_CT = (
-    "This is a radiograph computed from CT. The weights were trained on real chest "
-    "radiographs, not on CT: how far their age errs here was not measured."
+    "This image was computed from CT. The weights were trained on real chest radiographs, not on "
+    "CT; their error on CT was not measured."
 )
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 _VOLUME = Lock()  # a volume takes gigabytes, so one at a time is read
 _OTHER_SEX = {
-    named: f"The file says that the patient is {SEX_NAMES[named]}, and the age was assessed for a "
-    f"{SEX_NAMES[given]} one, as was asked for."
+    named: f"The file says that the patient is {SEX_NAMES[named]}, but the age was assessed for a "
+    f"{SEX_NAMES[given]} patient, as requested."
     for named, given in ("FM", "MF")
 }
 
@@ -232,7 +232,7 @@ class Predictor:
         # torch's own for a name or a device it lacks
         except (RuntimeError, AssertionError, ValueError, ImportError):
             raise InputError(
-                f"There is no device {device!r} here. Known are {', '.join(DEVICES)}, if they are "
+                f"There is no device {device!r} here. Known: {', '.join(DEVICES)}, if they are "
                 "there."
             ) from None
         network.eval().requires_grad_(False)

@@ -66,7 +66,7 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
         labels += found
     if not labels:
         raise InputError(
-            f"{source.name} is no RSNA download: expected are "
+            f"{source.name} is not an RSNA download: expected "
             f"{', '.join(file.name for file in LABEL_FILES)} and their images as <id>.png."
         )
     rows = [(label.id, label.split, f"{label.age:g}", str(label.sex == "M")) for label in labels]

@@ -29,8 +29,8 @@ def warnings_for(
     shorter = min(radiograph.width, radiograph.height)
     if shorter < training_resolution:
         found.append(
-            f"The image is small: {radiograph.width} x {radiograph.height} px, where the model "
-            f"learned from {training_resolution} px. Fine detail may be missing."
+            f"The image is small: {radiograph.width} x {radiograph.height} px; the model was "
+            f"trained on images of {training_resolution} px. Fine detail may be missing."
         )
     # Every so many pixels of a large film: enough to tell, in a bounded amount of memory and time.
     step = 1 + max(radiograph.width, radiograph.height) // _LOOKED_AT
@@ -43,8 +43,8 @@ def warnings_for(
         )
     if task == "hand" and looks_like_two_hands(thinned):
         found.append(
-            "The film seems to show two hands. The assessment expects one; crop the image to the "
-            "left hand."
+            "The image seems to show two hands. The assessment expects one; crop it to the left "
+            "hand."
         )
     return tuple(found)
 

@@ -40,7 +40,7 @@ PRIOR_LEAD = 7.0
 
 FOREIGN = (
     "The image does not look like a radiograph of a hand. If it is one, crop it to one whole hand "
-    "with the fingers up, and mind that bones are brighter than the ground."
+    "with the fingers up, and make sure that the bones are brighter than the background."
 )
 _TURNS = ("", "turned by 90 degrees clockwise", "upside down", "turned by 90 degrees anticlockwise")
 _INVERTED = "shown with dark bones"
@@ -83,7 +83,7 @@ class Pose:
     @property
     def _remedy(self) -> str:
         turn = "turn it upright, fingers up"
-        invert = "show it with bright bones on a dark ground"
+        invert = "show it with bright bones on a dark background"
         steps = " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted)
         return f"{steps} (on the page under “Turn, crop, invert”)"
 
@@ -121,8 +121,8 @@ CUTS = tuple(Cut(edge) for edge in ("top", "bottom", "left", "right"))
 """Every edge."""
 
 MIRRORED = (
-    "The hand seems to be a right one, or its image mirrored. Bone age is read from left hands; "
-    "see that the sides of film and patient are right."
+    "This seems to be a right hand, or a mirrored image of a left one. Bone age is read from left "
+    "hands; check that the side (left or right) is correct."
 )
 
 POSES = tuple(Pose(quarters, inverted) for inverted in (False, True) for quarters in range(4))

@@ -164,7 +164,7 @@ def _title(assessment: Assessment) -> str:
 
 def _header(canvas: Canvas, title: str, created: date) -> float:
     _text(canvas, LEFT, TOP, [Line(title, TITLE)])
-    day = f"Made on {created.isoformat()}"
+    day = f"Report created on {created.isoformat()}"
     x = RIGHT - _width(day, BODY)
     _text(canvas, x, TOP - TITLE.leading + BODY.leading, [Line(day, BODY)])
     return _rule(canvas, TOP - TITLE.leading - 5) - 8
@@ -222,13 +222,16 @@ def _age_lines(assessment: Assessment, age: float, width: float) -> list[Line]:
         span = f"{interval.low:.1f} to {interval.high:.1f} {assessment.unit}"
         if months:
             span = f"{age_in_words(interval.low)} to {age_in_words(interval.high)} ({span})"
-        lines += _wrap(f"{interval.coverage:.0%} prediction interval: {span}", BODY, width, 3)
+        lines += _wrap(f"{100 * interval.coverage:g} % prediction interval: {span}", BODY, width, 3)
     return lines
 
 
 def _growth_lines(growth: Comparison) -> list[Line]:
     width = RIGHT - LEFT
-    lines = [Line("Beside the chronological age", HEADING), *_wrap(growth.sentence, BODY, width, 4)]
+    lines = [
+        Line("Compared with the chronological age", HEADING),
+        *_wrap(growth.sentence, BODY, width, 4),
+    ]
     if growth.reading:
         lines += _wrap(growth.reading, BODY, width, 2) + _wrap(CAUTION, SMALL, width, 3)
     return lines
@@ -267,7 +270,7 @@ def _warnings(canvas: Canvas, y: float, warnings: Sequence[str], room: float) ->
     width = RIGHT - LEFT
     if not warnings:
         return y
-    title = [Line("Take care", STRONG)]
+    title = [Line("Caution", STRONG)]
     bullet = "• "
     indent = _width(bullet, BODY)
     items = []
@@ -320,7 +323,7 @@ def _figures(assessment: Assessment, radiograph: Radiograph) -> list[Figure]:
             Figure(
                 "What raised the age",
                 explain.overlay_heat_map(picture, assessment.heat_map, HEAT_MAP_OPACITY),
-                f"Grad-CAM of the {what}, brighter where more raised the age.",
+                f"Grad-CAM of the {what}, brighter where the image raised the age more.",
             )
         )
     return figures

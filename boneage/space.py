@@ -53,7 +53,7 @@ ABOUT = """\
 Bone age from a radiograph of the hand, and age from an adult's skeleton, with the evidence shown.
 
 **For research and education. Not a medical device, not for diagnosis.** Do not upload images from
-which a patient can be identified. Files are deleted within an hour, and neither kept nor logged.
+which a patient can be identified. Files are deleted within an hour and are not logged.
 
 $WEIGHTS
 

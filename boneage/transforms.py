@@ -59,7 +59,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
-            raise InputError(f"Unknown region {self.region!r}; known are {', '.join(REGIONS)}.")
+            raise InputError(f"Unknown region {self.region!r}; known: {', '.join(REGIONS)}.")
 
     def shrink(self, pixels: np.ndarray) -> np.ndarray:
         """Squash (H, W) uint8 or uint16 to (resolution, resolution), same type, antialiased."""

@@ -255,14 +255,14 @@ def orient(
     if not MIN_SPACING_MM <= min(spacing) <= max(spacing) <= MAX_SPACING_MM:
         distances = " x ".join(f"{mm:.3g}" for mm in reversed(spacing))
         raise InputError(
-            f"The voxels lie {distances} mm apart; accepted are {MIN_SPACING_MM:g} to "
+            f"The voxels lie {distances} mm apart; accepted: {MIN_SPACING_MM:g} to "
             f"{MAX_SPACING_MM:g} mm."
         )
     if max(n * mm for n, mm in zip(view.shape, spacing, strict=True)) > MAX_LENGTH_MM:
         raise InputError("The volume is longer than any body; its voxel size must be wrong.")
     notes = ()
     if turn > TURN_SHOWN:
-        notes = (f"The volume is turned or tilted by {turn:.0f}° against the patient's axes.",)
+        notes = (f"The volume is turned or tilted by {turn:.0f}° relative to the patient's axes.",)
     return view, spacing, notes
 
 
@@ -301,7 +301,7 @@ def _open(source: str | Path | bytes) -> Iterator[tuple[BinaryIO | Path, str, st
         except Exception:  # damaged archives raise many undocumented types
             raise InputError("The file is damaged or incomplete and cannot be unpacked.") from None
         if kind is None:
-            raise InputError(f"This is no CT volume. Expected is {ACCEPTED}.")
+            raise InputError(f"This is not a CT volume. Expected: {ACCEPTED}.")
         file.seek(0)
         yield file, kind, name
 

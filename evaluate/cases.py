@@ -221,7 +221,7 @@ def read_cases(path: Path) -> list[CaseRow]:
     if not rows:
         raise InputError(f"{path.name} holds no case.")
     if odd := {row.unit for row in rows} - set(UNITS.values()):
-        raise InputError(f"{path.name}: unit {odd.pop()!r}; known are months and years.")
+        raise InputError(f"{path.name}: unit {odd.pop()!r}; known: months and years.")
     return rows
 
 
@@ -253,7 +253,7 @@ def read_rows(path: Path, kind: type, optional: tuple[str, ...] = ()) -> Iterato
             columns = reader.fieldnames or []
             wanted = [name for name in types if name in columns or name not in optional]
             if list(columns) != wanted:
-                raise InputError(f"{path.name} has the columns {columns}; expected are {wanted}.")
+                raise InputError(f"{path.name} has the columns {columns}; expected {wanted}.")
             for line, record in enumerate(reader, start=2):
                 try:
                     yield kind(**{name: _value(record[name], types[name]) for name in wanted})

@@ -116,8 +116,8 @@ def draw(
         with rc_context(FONT):
             if group.unit == "months":
                 figures = {
-                    "2a": assessed_against_actual(group),
-                    "2b": deviation_against_actual(group),
+                    "2a": assessed_against_reference(group),
+                    "2b": deviation_against_reference(group),
                     "3": attention_boxes(group, boxes, images),
                 }
             else:
@@ -125,8 +125,8 @@ def draw(
                     # Of the data, so once for all weights.
                     "4": None if group.dataset in drawn else ages_and_sexes(group),
                     "5": grad_cams(group, heat_maps, images),
-                    "adult-assessed": assessed_against_actual(group),
-                    "adult-deviation": deviation_against_actual(group),
+                    "adult-assessed": assessed_against_reference(group),
+                    "adult-deviation": deviation_against_reference(group),
                 }
             drawn.add(group.dataset)
             for number, figure in figures.items():
@@ -142,16 +142,17 @@ def draw(
     return written
 
 
-def assessed_against_actual(group: Group) -> Figure:
-    """Figure 2a: assessed against actual age, with the line of identity."""
+def assessed_against_reference(group: Group) -> Figure:
+    """Figure 2a: assessed against reference age, with the line of identity."""
     return plots.assessed_against_reference(_ages(group), _facts(group))
 
 
-def deviation_against_actual(group: Group) -> Figure:
-    """Figure 2b: absolute deviation against actual age; for hands with the paper's bound."""
-    figure = plots.figure(WIDTH, HEIGHT, "Absolute deviation against actual age", _facts(group))
-    axes = figure.add_subplot()
+def deviation_against_reference(group: Group) -> Figure:
+    """Figure 2b: absolute deviation against reference age; for hands with the paper's bound."""
     ages = _ages(group)
+    title = f"Absolute deviation against {ages.kind} age"
+    figure = plots.figure(WIDTH, HEIGHT, title, _facts(group))
+    axes = figure.add_subplot()
     deviation = np.abs(ages.assessed - ages.reference)
     plots.scatter(axes, ages, deviation, ages.reference.max())
     top = deviation.max()
@@ -434,4 +435,6 @@ def _ages(group: Group) -> Ages:
         np.array([row.age for row in group.assessed]),
         [row.sex for row in group.assessed],
         group.unit,
+        # Both papers write "actual", which of a hand would be taken for the chronological age.
+        "reference" if group.unit == "months" else "actual",
     )

@@ -383,7 +383,7 @@ _STATISTICS = {
     unit: (
         Statistic("MAE", unit, np.abs),
         Statistic("RMSE", unit, np.square, metrics.root_mean),
-        Statistic("bias (assessed - actual)", unit, np.copy),
+        Statistic("bias (assessed - reference)", unit, np.copy),
         Statistic(
             "lower 95 % limit of agreement",
             unit,

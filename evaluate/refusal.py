@@ -40,9 +40,9 @@ HANDS, MIRRORED = "hands as they are", "hands mirrored"
 BATCH = 16  # images assessed together
 NOTE = (
     "Share of the images that are given no age. The right reason is that the image shows no hand, "
-    "or how the hand is turned; warned is who is told that the hand may be turned or inverted, of "
-    "mirrored ones that it may be mirrored. Hands as they are should be assessed, and mirrored "
-    "ones with that word. Hands turned by 120 and 150 degrees lie between what is known, and "
+    "or how the hand is turned; a warning says that the hand may be turned or inverted or, of "
+    "mirrored hands, that it may be mirrored. Hands as they are should be assessed, and mirrored "
+    "ones with that warning. Hands turned by 120 and 150 degrees lie between what is known, and "
     "should be refused for any reason or warned of; what comes in at their corners repeats the "
     "border. No parameter was fitted to an image that shows no hand; the threshold's margin and "
     "the number of components were chosen while looking at others of these kinds and at full-size "

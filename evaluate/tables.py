@@ -194,8 +194,8 @@ _WEIGHTS = {
 
 _RECORDED = (
     "Recorded rows are of networks that are not shipped. The last table says what each one is, "
-    "what it started from and for how many epochs it was trained: after a few, from random "
-    "weights, a row tells how fast a network learns, and nothing against the method."
+    "what it started from and for how many epochs it was trained: after a few epochs from "
+    "random weights, a row shows how fast a network learns; it is no evidence against the method."
 )
 _VALIDATION = (
     "On validation images training selects its weights, and on half of them the intervals are "
@@ -205,7 +205,7 @@ _VALIDATION = (
 _S1 = (
     "Limits of agreement: bias -/+ 1.96 SD of the error (Bland and Altman 1986). The published "
     "figure, where there is one, is the paper's claim about its own network. An assessment that "
-    "errs no less than one age for all has learnt nothing from the image."
+    "errs no less than giving every case the same age has learnt nothing from the image."
 )
 _ALL_INSIDE = (
     "Where every case is inside, resampling cannot show a case outside, and the interval has no "
@@ -216,26 +216,27 @@ _ALL_REFUSED = (
     "no width; by the rule of three, up to 300 / n % of all such images may still get an age."
 )
 _S3 = (
-    "Paired on the same cases; a negative difference says that the first unit errs less, an "
-    "interval that holds 0 says that these cases do not decide it."
+    "Paired on the same cases; a negative difference means that the first unit errs less; if "
+    "the interval contains 0, these cases do not decide it."
 )
 _S12 = (
     "Paired on the same cases, those of one sex where either side has one sex only; a negative "
-    "difference says that the first method errs less, an interval that holds 0 says that these "
-    "cases do not decide it. The methods differ in backbone, size and hours of training, see "
-    "docs/experiments.md; each is one training, whose own chance no interval here holds."
+    "difference means that the first method errs less; if the interval contains 0, these cases do "
+    "not decide it. The methods differ in backbone, size and hours of training, see "
+    "docs/experiments.md; each was trained once, and no interval here covers the "
+    "chance between trainings."
 )
 _EQUAL_TIME = (
     "With parts and without, for the same processor time from the same weights, which had been "
     f"trained with parts: the released AR-CNN and {EQUAL_TIME}, in table A3's comparison. "
-    "docs/experiments.md has their epochs. Of no other AR-CNN is that said."
+    "docs/experiments.md has their epochs. This is said of no other AR-CNN."
 )
 
 
 _S5 = (
     "Liu et al. claim stable performance under rotation, scaling and contrast changes and publish "
     "no number. Every change is made to the image before its preprocessing: rotation "
-    "(counter-clockwise) and scaling about the middle, bilinear, where what comes in from outside "
+    "(anticlockwise) and scaling about the middle, bilinear, where what comes in from outside "
     "has the value of the nearest pixel of the border; contrast about the mean grey, cut off at "
     "black and white; less contrast than before changes no more than the rounding of grey values, "
     "since they are stretched before assessment; enlarged bicubically; white over 6 % of each side "
@@ -243,7 +244,7 @@ _S5 = (
     "every image, and grey levels are of the range from the 1st to the 99th percentile; JPEG is "
     "written at the size of the test set's copies, where its blocks of 8 px hide more of a bone "
     "than on a film. The images are squashed to squares, so that a rotation is slightly sheared. "
-    "From mirroring on the changes are not the paper's. Differences are paired by case; changes "
+    "The changes from mirroring on are not from the paper. Differences are paired by case; changes "
     "of the age are absolute. Where the interval of a difference lies above 0, the error grows, "
     "and the claim does not hold for these weights. n differs where a changed image is refused, "
     "or one that was refused is not."
@@ -258,9 +259,9 @@ _S6 = (
     "left out."
 )
 _S7 = (
-    "Paired by image; positive where the agent's boxes fit better, an interval that holds 0 says "
-    "that these images do not decide it. Three baselines draw at random; mean boxes and usual "
-    "anchors are the same for every image of a sex, but for the image itself being left out."
+    "Paired by image; positive where the agent's boxes fit better; if the interval contains 0, "
+    "these images do not decide it. Three baselines draw at random; mean boxes and usual anchors "
+    "are the same for every image of a sex, but for the image itself being left out."
 )
 _S8 = (
     "Covered: share of the regions of that name whose centre lies in one of R1 to R3. Box centres "

@@ -116,7 +116,7 @@ def rate(text: str) -> float:
     """A number above 0, for argparse."""
     value = float(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no learning rate")
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate above 0")
     return value
 
 

@@ -98,7 +98,7 @@ def initialised(
     if len(init) == 1:
         return _started(network, init[0])
     if network.backbone_alone:
-        raise InputError("The recipe takes nothing but a backbone over, which --init gives once.")
+        raise InputError("This recipe takes over only the backbone; give --init once.")
     for file in init:
         if not network.is_another_training(config := _config_beside(file)):
             name = name_of(file.parent) if config else file.name

@@ -57,7 +57,7 @@ class Optimisation:
         if min(self.batch_size, self.accumulate) < 1 or self.epochs < 0:
             raise InputError("Epochs must be at least 0, batch_size and accumulate at least 1.")
         if self.schedule not in ("cosine", "plateau"):
-            raise InputError(f"Unknown schedule {self.schedule!r}; known are cosine, plateau.")
+            raise InputError(f"Unknown schedule {self.schedule!r}; known: cosine, plateau.")
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"A batch of {self.batch_size} cannot be cut into {self.accumulate} equal parts."
@@ -149,7 +149,7 @@ def load(name_or_file: str) -> Recipe:
     if name_or_file.endswith(".toml"):
         path = Path(name_or_file)
     if not path.is_file():
-        raise InputError(f"Unknown recipe {name_or_file!r}. Known are: {', '.join(names())}.")
+        raise InputError(f"Unknown recipe {name_or_file!r}. Known: {', '.join(names())}.")
     try:
         table = _read(path)
         _refuse_unknown(table, {f.name for f in fields(Recipe)} - {"name"})

@@ -44,7 +44,7 @@ class Backbone(nn.Module):
     def __init__(self, name: str, pretrained: bool = False) -> None:
         super().__init__()
         if name not in BACKBONES:
-            raise InputError(f"Unknown backbone {name!r}. Known are: {', '.join(BACKBONES)}.")
+            raise InputError(f"Unknown backbone {name!r}. Known: {', '.join(BACKBONES)}.")
         network = torchvision_network(name, pretrained)
         self.name = name
         # The children keep their names; the head and the pooling before it are left behind.

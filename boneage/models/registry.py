@@ -83,7 +83,7 @@ def entry(name: str) -> Entry:
         InputError: for a name that is not in :data:`MODELS`.
     """
     if name not in MODELS:
-        raise InputError(f"Unknown architecture {name!r}. Known are: {', '.join(MODELS)}.")
+        raise InputError(f"Unknown architecture {name!r}. Known: {', '.join(MODELS)}.")
     return MODELS[name]
 
 

@@ -21,40 +21,41 @@ SHOWN = ("Intended use and limits", "Data and licence")
 
 WHAT = f"""
 <p>boneage {__version__} assesses age from frontal images of the skeleton and shows the evidence.
-It implements two published systems: AR-CNN (Liu et al.), whose attention agent finds the bone parts
-of a hand that decide and whose recognition agent assesses the hand, each part, and all together;
+It implements two published systems: AR-CNN (Liu et al.), whose attention agent finds the decisive
+bone parts of a hand and whose recognition agent assesses the hand, each part, and all together;
 and hierarchical features (Nguyen and Kim), whose middle layers reach the regressor directly, for
-images of adults. Networks and numbers are this project's own; the tab Results sets them beside the
-published ones.</p>
-<p><strong>For research and education. Not a medical device, not for diagnosis, and no evidence of
-anybody's age in law.</strong></p>"""
+images of adults. The networks and numbers are this project's own; the Results tab shows them beside
+the published ones.</p>
+<p><strong>For research and education. Not a medical device, not for diagnosis, and not legal
+evidence of anyone's age.</strong></p>"""
 
 READING = """
 <dl>
 <dt>Bone age</dt><dd>How far the skeleton of the hand has matured, given as the age at which the
-average girl or boy has come so far; not the age since birth. Sex matters, so it has to be
-given.</dd>
+average girl or boy has reached this stage; it is not the chronological age. It depends on sex, so
+the sex has to be given.</dd>
 <dt>X, C, R1, R2, R3, assembled</dt><dd>The network's own votes: X from the whole hand, each R from
 one part alone, C from the hand and its parts together. Assembled is the mean of them all, and the
 age that is given. Votes that lie far apart are a reason for doubt.</dd>
 <dt>Boxes</dt><dd>The parts R1 to R3, chosen by the network itself, best first. They show what it
 used, not where a disease is.</dd>
-<dt>Heat map</dt><dd>Grad-CAM: brighter where more raised the age, in hands for the whole-hand vote
-X. It explains the network, not the bones.</dd>
-<dt>Prediction interval</dt><dd>The range that held the reference age of the stated share of
-cases on which it was calibrated. It is for one image, so it is wider than the confidence interval
-of a mean error in Results. It is missing where the weights come without one; the errors in Results
-apply then.</dd>
+<dt>Heat map</dt><dd>Grad-CAM: brighter where the image raised the age more, in hands for the
+whole-hand vote X. It explains the network, not the bones.</dd>
+<dt>Prediction interval</dt><dd>A range that contained the reference age in the stated share
+of the cases on which it was calibrated. It is for one image, so it is wider than the confidence
+interval of a mean error in Results. It is missing where the weights come without one; the errors in
+Results apply then.</dd>
 <dt>SD</dt><dd>Beside a chronological age: the difference from the bone age, in standard deviations
 of the bone ages of Greulich and Pyle's healthy children of that age and sex. By convention, within
-2 SD is the normal range. Ages that a file gives in whole years are not filled in: they are rounded
-down by up to a year, an SD. The error of the assessment is not in it.</dd>
-<dt>Age of an adult</dt><dd>In years, without a sex, beside the mean absolute error that was
-measured for the weights.</dd>
+2 SD is the normal range. Ages that a file gives in whole years are not filled in, since they are
+rounded down by up to a year, about one SD. The SD does not include the error of the
+assessment.</dd>
+<dt>Age of an adult</dt><dd>In years; the sex is not used. It is shown with the mean absolute
+error that was measured for the weights.</dd>
 <dt>Refusal</dt><dd>No age is given, and a sentence says why, where a file cannot be read, shows
-something else, or is of a kind that the weights were not made for. What is not recognised as
-something else gets an age all the same, and the weights for adults recognise nothing: check that
-the image is what the tab asks for.</dd>
+something else, or is of a kind that the weights were not made for. An unsuitable image that is
+not recognised as such still gets an age, and the weights for adults recognise none: check that the
+image is what the tab asks for.</dd>
 </dl>"""
 
 PRIVACY = """
@@ -63,10 +64,10 @@ PRIVACY = """
 temporary folder until it is deleted, within an hour, or earlier when the page is shut down.</li>
 <li>Results stay in that machine's memory, for at most the same hour; pictures of the radiograph
 that you see travel inside the page and are not written to disk.</li>
-<li>Of a DICOM file's header nothing but what the picture needs, the age and the sex is read.
-The page itself logs no file name, address or result.</li>
-<li>The page asks no other host for anything: no fonts, no analytics, no cookies of others.</li>
-<li>Remove names and other identifying marks from the picture itself before you give it.</li>
+<li>From a DICOM file's header, only what the picture needs, the age and the sex are read. The
+page itself logs no file name, address or result.</li>
+<li>The page asks no other host for anything: no fonts, no analytics, no third-party cookies.</li>
+<li>Remove names and other identifying marks from the picture itself before you upload it.</li>
 </ul>"""
 
 PAPERS = """

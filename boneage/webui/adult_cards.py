@@ -32,8 +32,8 @@ def start(limit: str, takes_ct: bool) -> str:
     <li>the image as it was assessed{", which for CT is a projection" if takes_ct else ""};</li>
     <li>a heat map of what in it raised the age.</li>
   </ul>
-  <p>A frontal view of the chest, upright; these weights do not recognise what is none. PNG, JPEG,
-  TIFF, WebP, BMP or DICOM, up to 64 MB.{ct}</p>
+  <p>A frontal view of the chest, upright; these weights cannot tell when an image shows
+  something else. PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.{ct}</p>
 </section>"""
 
 
@@ -90,7 +90,7 @@ def _age(
         lines += f"<p>Assessed from the <strong>{NAMES[region].lower()}</strong> of the image</p>"
     if interval := assessment.interval:
         lines += (
-            f"<p>{interval.coverage:.0%} prediction interval: {interval.low:.1f} to "
+            f"<p>{100 * interval.coverage:g} % prediction interval: {interval.low:.1f} to "
             f"{interval.high:.1f} years</p>"
         )
     if reference is not None:
@@ -110,14 +110,14 @@ def _figures(radiograph: Radiograph, assessment: Assessment, view: np.ndarray) -
         return cards.figure(what, cards.layer(picture, f"{name}, not assessed"), "")
     seen, caption = picture, ""
     if (view != (0, 0, 1, 1)).any():
-        seen, caption = _darkened(picture, view), "What is darkened, the network does not see."
+        seen, caption = _darkened(picture, view), "The network does not see the darkened part."
     layer = cards.layer(seen, f"{name} as it was assessed")
     figures = cards.figure("As assessed", layer, caption)
     if assessment.heat_map is not None:
         figures += cards.heat_map_figure(
             picture,
             assessment.heat_map,
-            f"{name} with the Grad-CAM heat map, brighter where more raised the age",
+            f"{name} with the Grad-CAM heat map, brighter where the image raised the age more",
             "Grad-CAM of the network's last convolutional block.",
         )
     return figures

@@ -33,7 +33,7 @@ BATCH_SIZE = 4  # small, so that a single radiograph on another tab need not wai
 THREADS = 2
 UNUSABLE = "These files cannot be assessed"
 UNFORESEEN = "Something unforeseen went wrong, or the page is busy. Please try again."
-CANCELLED = "Nothing was assessed: it was cancelled before it began."
+CANCELLED = "Nothing was assessed: the batch was cancelled before it began."
 # Apart from the other tabs' group: their visitors do not wait for a batch.
 GROUP = {"concurrency_limit": 1, "concurrency_id": "batch"}
 WIDTHS = {"File": "110px", "Sex": "72px", "90 % interval": "140px", "Notes": "170px"}
@@ -91,7 +91,7 @@ def gather(
         raise InputError("There is no radiograph among the files.")
     known = parse_sex(sex or "")
     if sex and not known:
-        raise InputError(f"The sex is {sex[:40]!r}; expected is F or M, or nothing.")
+        raise InputError(f"The sex is {sex[:40]!r}; expected F or M, or nothing.")
     cases = CaseTable()
     if table:
         path = Path(table)
@@ -114,7 +114,7 @@ def begin(visit: Visit) -> tuple[Any, ...]:
     visit.wanted = True
     return _updates(
         progress=batch_cards.WAITING,
-        announced="Waiting for its turn.",
+        announced="Waiting in the queue.",
         table=gr.update(visible=False),
         comparison="",
         downloads="",
@@ -232,7 +232,7 @@ def build(predictor: Predictor) -> None:
             )
             sex = gr.Radio(
                 [
-                    ("The DICOM file's own", ""),
+                    ("From the DICOM file", ""),
                     *((SEX_NAMES[s].capitalize(), s) for s in predictor.sexes),
                 ],
                 value="",

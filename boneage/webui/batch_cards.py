@@ -94,8 +94,8 @@ def start(most: int, limit: str, each: str) -> str:
   <h2>Give radiographs of hands, or try the example</h2>
   <p>Then press Start. You get:</p>
   <ul>
-    <li>a table of all bone ages, to be sorted and downloaded;</li>
-    <li>for files that cannot be assessed, the reason; the others go on;</li>
+    <li>a table of all bone ages that you can sort and download;</li>
+    <li>for files that cannot be assessed, the reason; the others are still assessed;</li>
     <li>where you give reference ages, how far the assessments lie from them.</li>
   </ul>
   <p>Files or zips of them, PNG, JPEG, TIFF, WebP, BMP or DICOM: at most {most:,} files, {limit} in
@@ -107,7 +107,7 @@ def start(most: int, limit: str, each: str) -> str:
 
 
 WAITING = """
-<section class="card busy"><h2><i class="spinner" aria-hidden="true"></i>Waiting for its turn</h2>
+<section class="card busy"><h2><i class="spinner" aria-hidden="true"></i>Waiting in the queue</h2>
 <p>One batch runs at a time, so that the page stays quick for everybody. Yours begins by itself.</p>
 </section>"""
 
@@ -152,7 +152,7 @@ def ended(cases: Sequence[Case], total: int, notes: Sequence[str]) -> str:
         counts += f", {failed:,} not; the table says why"
     return (
         f'<section class="card done"><h2>{title}</h2><p>{counts}.</p></section>'
-        + cards.warnings(notes, "About the table")
+        + cards.warnings(notes, "About your table of sexes")
     )
 
 

@@ -56,7 +56,7 @@ def given(radiograph: Radiograph, *more: str) -> str:
     """The radiograph that the visitor gave, what its file says, and further lines, plain text."""
     lines = [escape(radiograph.description)]
     if radiograph.age_years is not None:
-        lines.append(f"File says: {radiograph.age_years:.1f} years at examination")
+        lines.append(f"Age in the file: {radiograph.age_years:.1f} years at examination")
     lines += map(escape, more)
     picture = explain.display_image(radiograph.pixels, PREVIEW)
     name = escape(radiograph.id)
@@ -74,10 +74,10 @@ def difference(age: float, reference: float, unit: str) -> str:
     apart = round(age - reference, 1)
     if apart == 0:
         return "the assessment is the same."
-    return f"the assessment is {abs(apart):.1f} {unit} {'above' if apart > 0 else 'below'}."
+    return f"the assessment is {abs(apart):.1f} {unit} {'above' if apart > 0 else 'below'} it."
 
 
-def warnings(notes: Iterable[str], title: str = "Take care") -> str:
+def warnings(notes: Iterable[str], title: str = "Caution") -> str:
     """What may make the age less reliable; nothing where there is nothing."""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     if not items:

@@ -64,7 +64,7 @@ def months(born: str | None, examined: str | None, years: float | None) -> float
     if born or examined:
         if not (born and examined):
             missing = "date of examination" if born else "date of birth"
-            raise InputError(f"For the chronological age the {missing} is missing.")
+            raise InputError(f"The chronological age also needs the {missing}.")
         return growth.age_in_months(
             growth.parse_date(born, "date of birth"),
             growth.parse_date(examined, "date of examination"),
@@ -73,7 +73,7 @@ def months(born: str | None, examined: str | None, years: float | None) -> float
         return None
     if not 0 <= years * MONTHS_A_YEAR <= growth.MAX_MONTHS:
         raise InputError(
-            f"The age at examination is {years:g} years; it can be 0 to "
+            f"The age at examination is {years:g} years; it must be 0 to "
             f"{growth.MAX_MONTHS / MONTHS_A_YEAR:g}."
         )
     return years * MONTHS_A_YEAR

@@ -49,7 +49,7 @@ def controls() -> Controls:
     """Lay the controls out, folded."""
     with gr.Accordion("Turn, crop, invert", open=False, elem_id="hand-framing"):
         gr.HTML(
-            "<p>Draw a rectangle on the film above, or use the sliders.</p>",
+            "<p>Draw a rectangle on the radiograph above, or use the sliders.</p>",
             apply_default_css=False,
             js_on_load=None,
         )
@@ -58,7 +58,7 @@ def controls() -> Controls:
                 "\N{ANTICLOCKWISE OPEN CIRCLE ARROW} 90°", size="sm", min_width=60
             )
             clockwise = gr.Button("\N{CLOCKWISE OPEN CIRCLE ARROW} 90°", size="sm", min_width=60)
-            whole = gr.Button("Undo", size="sm", min_width=60)
+            whole = gr.Button("Reset", size="sm", min_width=60)
         rotation = gr.Slider(-180, 180, 0, step=1, label="Turn clockwise, °")
         cuts = [
             gr.Slider(
@@ -66,13 +66,13 @@ def controls() -> Controls:
                 round(100 * MAX_CUT),
                 0,
                 step=1,
-                label=f"Cut off {edge}, %",
+                label=f"Crop {edge}, %",
                 elem_id=f"hand-crop-{edge}",
             )
             for edge in EDGES
         ]
         inverted = gr.Checkbox(label="Swap black and white", elem_id="hand-inverted")
-        assess = gr.Button("Assess this part", variant="primary", size="sm")
+        assess = gr.Button("Assess", variant="primary", size="sm")
     return Controls(
         fields=(rotation, *cuts, inverted),
         anticlockwise=anticlockwise,
@@ -155,7 +155,7 @@ def _reframe(visit: Visit, make: Any) -> tuple[Any, ...]:
         if visit.files != file:
             return overtaken
         visit.change()
-        card = cards.problem("The film cannot be framed so", str(error))
+        card = cards.problem("The radiograph cannot be framed like this", str(error))
         return (gr.skip(), card, *values(visit.framing))
     card = hand_cards.given(radiograph, visit.reference)
     if visit.files != file or visit.framing is not framing:

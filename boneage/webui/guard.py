@@ -40,7 +40,7 @@ MAX_CALL_BYTES = 4 * 2**20
 ENVELOPE_BYTES = 2**20
 """What an upload's request may have beside the file: names and separators."""
 BUSY = "The page is busy: {waiting} requests are waiting. Please try again in a minute."
-GONE = "The file was never uploaded, or is deleted by now. Please give it again."
+GONE = "The file was never uploaded, or has been deleted. Please upload it again."
 FULL = "The page has no room for more files at the moment. Please try again in an hour."
 ROOM = 2
 """Times an upload's size that the disk must have room for before it is taken."""

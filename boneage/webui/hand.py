@@ -131,19 +131,18 @@ def take(
     if radiograph is None:
         return nothing(problem, clear=replaces and visit.turn == turn)
     visit.path, visit.years = path, chronology.known(radiograph.age_years)
-    note = "Chosen before this radiograph: check that it is right." if sex else NO_NOTE
+    note = "Chosen before this radiograph was given: check that it is correct." if sex else NO_NOTE
     own = (example.sex if example else radiograph.sex) if served else None
     if example:
         visit.reference = example.age
     if own:
         sex = own
-        note = (
-            "The example's own." if example else "Filled in from the file: check that it is right."
-        )
+        filled = "Filled in from the file: check that it is correct."
+        note = "The example's own." if example else filled
     card = cards.BUSY if sex or not served else hand_cards.SEX_MISSING
     if own and own not in served:
         others = " and ".join(SEX_NAMES[each] for each in served)
-        reason = f"It is of a {SEX_NAMES[own]}; these weights are for {others} cases only."
+        reason = f"The patient is {SEX_NAMES[own]}; these weights are for {others} cases only."
         sex, note, card = None, NO_NOTE, cards.problem(tab.UNREADABLE, reason)
     named = own or (replaces and visit.turn == turn)
     return (

@@ -26,26 +26,27 @@ NEIGHBOUR = 299  # px, as large as the bundled films are
 START = """
 <section class="card empty">
   <h2>Give a radiograph, or choose an example</h2>
-  <p>Then the sex. The assessment starts by itself and shows:</p>
+  <p>Then choose the sex. The assessment starts by itself and shows:</p>
   <ul>
-    <li>the bone age, and how each part of the network voted;</li>
+    <li>the bone age, and how each component of the network voted;</li>
     <li>the three regions of the hand that it looked at most closely;</li>
     <li>a heat map of what in the whole image raised the age.</li>
   </ul>
-  <p>A frontal view of one hand, upright. PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.</p>
+  <p>A frontal view of one hand, fingers up. PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.</p>
 </section>"""
 
 SEX_MISSING = """
 <section class="card empty">
   <h2>Choose the sex</h2>
-  <p>Girls' bones mature earlier than boys', so the same hand means another age.</p>
+  <p>Girls' bones mature earlier than boys', so the same hand means a different bone age in a girl
+  than in a boy.</p>
 </section>"""
 
 
 FRAMED = """
 <section class="card empty">
-  <h2>The film has been changed</h2>
-  <p>When it is framed as you want it, press <strong>Assess this part</strong>.</p>
+  <h2>The radiograph has been changed</h2>
+  <p>When it looks as you want it, press <strong>Assess</strong>.</p>
 </section>"""
 
 
@@ -104,8 +105,9 @@ def _age(
     lines = ""
     if interval:
         lines += (
-            f"<p>{interval.coverage:.0%} prediction interval: {age_in_words(interval.low)} to "
-            f"{age_in_words(interval.high)} ({interval.low:.1f} to {interval.high:.1f} months)</p>"
+            f"<p>{100 * interval.coverage:g} % prediction interval: "
+            f"{age_in_words(interval.low)} to {age_in_words(interval.high)} "
+            f"({interval.low:.1f} to {interval.high:.1f} months)</p>"
         )
     if reference is not None:
         lines += (
@@ -180,7 +182,7 @@ def _figures(radiograph: Radiograph, assessment: Assessment) -> str:
             picture,
             assessment.heat_map,
             f"{radiograph.id} with the Grad-CAM heat map of the whole-hand component, brighter "
-            "where more raised the age",
+            "where the image raised the age more",
             "Grad-CAM of the whole-hand component (X).",
         )
     return figures

@@ -38,7 +38,7 @@ PURPOSES = (
 
 FOOTER = """
 <footer class="page-footer">
-  Files are read on the machine that serves this page, deleted within an hour, and neither kept nor
+  Files are read on the machine that serves this page and deleted within an hour; they are not
   logged.
 </footer>"""
 

@@ -25,7 +25,7 @@ THUMBNAIL = 192  # px
 DOWNLOAD = """(name, address) =>
   Object.assign(document.createElement("a"), { download: name, href: address }).click()"""
 UNREADABLE = "This file cannot be assessed"
-GONE = "Files are deleted within an hour, and this one is gone by now. Please give it again."
+GONE = "Files are deleted within an hour, and this one is already gone. Please upload it again."
 KEPT_SECONDS = 3000  # of what a visitor left, like the files
 # Events that run no network.
 QUICK = {

@@ -134,7 +134,7 @@ class TestCommand:
         with pytest.raises(SystemExit) as end:
             command.main(["nothing"])
         assert end.value.code == 2
-        assert "known are assess, reading" in capsys.readouterr().err
+        assert "known: assess, reading" in capsys.readouterr().err
 
     def test_too_few_files_to_be_killed_among(self, capsys: pytest.CaptureFixture) -> None:
         with pytest.raises(SystemExit):

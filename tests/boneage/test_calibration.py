@@ -190,5 +190,5 @@ class TestWeightsFolder:
 
     def test_a_missing_file_can_be_made_anew(self, folder: Path, tmp_path: Path) -> None:
         (folder / hub.CALIBRATION).unlink()
-        with pytest.raises(InputError, match="no labelled folder"):  # the weights were no matter
+        with pytest.raises(InputError, match="not a labelled folder"):  # the weights were no matter
             calibration.calibrate(folder, tmp_path)

@@ -34,7 +34,7 @@ def test_adults() -> None:
     assert "license: apache-2.0" in card
     assert "ChestX-ray14" in card
     assert "RSNA" not in card
-    assert "sex is no input" in card
+    assert "sex is not an input" in card
     assert 'Predictor.load("weights/mine", task="adult")' in card
     assert (
         "| B2 VGG with hierarchical features MAE | 4.856 | 6.12 | 5.90 to 6.40 | 100 | 0 |" in card
@@ -45,7 +45,7 @@ def test_adults() -> None:
 
 def test_training_images_with_their_sexes_and_ages() -> None:
     weights = config("adult", [], "nih-chest-128")
-    said = "- Trained on frontal chest radiographs; of others nothing is known."
+    said = "- Trained on frontal chest radiographs; nothing is known about others."
     assert said in model_card("mine", weights, [])
     weights["provenance"]["training_ages"] = [4.0, 93.5]  # all that members have in common
     assert said in model_card("mine", weights, [])
@@ -57,7 +57,7 @@ def test_training_images_with_their_sexes_and_ages() -> None:
     card = model_card("mine", weights, [])
     assert (
         "- Trained on 1,234 upper halves of frontal chest radiographs (1,000 female, 233 male, 1 "
-        "unknown) of 4 to 93.5 years;"
+        "unknown) with ages of 4 to 93.5 years;"
     ) in card
     assert "training sexes" not in card
     weights["provenance"]["from_ct"] = True
@@ -72,7 +72,9 @@ def test_half_of_the_validation_images_selected_the_weights() -> None:
     weights["provenance"]["initialisation"] = "random"
     assert "on 4 of which the weights were selected:\n" in model_card("mine", weights, [])
     weights["provenance"]["initialisation"] = {"file": "a.safetensors", "provenance": {}}
-    assert "were selected, on all of them earlier ones:\n" in model_card("mine", weights, [])
+    assert "were selected; earlier weights were selected on all of them:\n" in model_card(
+        "mine", weights, []
+    )
 
 
 def test_the_origin_is_followed_back_to_the_first() -> None:
@@ -140,7 +142,7 @@ def test_the_example_names_a_sex_that_the_weights_are_for(
 def test_unknown_data_claim_no_terms(data: str) -> None:
     card = model_card("mine", config("adult", [], data), [])
     assert "license_name: see-data" in card
-    assert "who passes the weights on states its terms" in card
+    assert "whoever passes the weights on must state its terms" in card
 
 
 @pytest.mark.parametrize(("id", "sha256"), [("other", "0123456789ab"), ("mine", "ff")])
@@ -246,7 +248,7 @@ def test_what_was_calibrated() -> None:
     interval = {"coverage": 0.9, "bands": bands, "weights_selected_on": "the other half"}
     calibrated = {"interval": interval, "refusal": {"threshold": 1.0}}
     card = model_card("mine", config("hand", ["F", "M"], "rsna-299") | calibrated, [])
-    assert "An image unlike the training images is refused." in card
+    assert "An image recognised as unlike the training images is refused." in card
     assert "with a probability of 90%" in card
     assert "selected on: the other half." in card
     assert "| 48 | 14.25 | 661 |" in card

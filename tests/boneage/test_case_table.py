@@ -129,7 +129,7 @@ class TestFilesOfOneName:
         ("id,sex,male\n1,M,True\n", "M", ""),
         ("id,sex,male\n1,,\n", "F", ""),
         ("id,sex,male\n1,F,True\n", None, "row 2: sex and male contradict each other."),
-        ("id,sex,male\n1,M,x\n", None, "expected are True or False"),
+        ("id,sex,male\n1,M,x\n", None, "expected True or False"),
         ("id,sex\n1,M\n1.png,F\n", None, "Several rows of the table may be meant for it"),
         ("id,sex\n1,F\n1.png,F\n", "F", ""),
     ],
@@ -181,7 +181,7 @@ def test_upper_and_lower_case_may_differ_where_one_row_is_meant() -> None:
 
 def test_a_table_for_other_files_is_refused() -> None:
     table = read("id,sex\n1,F\n2,M\n")
-    with pytest.raises(InputError, match="row for none of the files: its rows are 1, 2; the files"):
+    with pytest.raises(InputError, match="row for any of the files: its rows are 1, 2; the files"):
         table.items([source("a.png")], "F")
 
 
@@ -208,7 +208,7 @@ def test_a_sex_that_is_not_understood_is_the_failure_of_its_file(
     )
     assert first.sex is None
     assert first.source.problem == (
-        f"sexes.csv, row 2: {column} is '{text}'; expected are {expected}, or nothing if unknown."
+        f"sexes.csv, row 2: {column} is '{text}'; expected {expected}, or nothing if unknown."
     )
     assert (second.sex, second.source.problem) == ("M", None)
 
@@ -244,9 +244,9 @@ def test_an_age_that_is_no_bone_age_is_not_compared_with() -> None:
         ("name,sex\n1,F\n", "has the columns name, sex; it needs id or file"),
         ("id,notes\n1,F\n", "needs id or file, and sex or male"),
         ("id,sex\n1,F\n,M\n", "row 3: the id is missing"),
-        ("id,sex\n1,F\n1,M\n", "row 3: 1 comes twice"),
+        ("id,sex\n1,F\n1,M\n", "row 3: 1 appears twice"),
         ("id,sex\n", "has no rows"),
-        ("id,sex,boneage\n1,F,old\n", r"row 2 \(1\): boneage is 'old'; expected are months"),
+        ("id,sex,boneage\n1,F,old\n", r"row 2 \(1\): boneage is 'old'; expected months"),
         ("id,sex,boneage\n1,F,nan\n", "boneage is 'nan'"),
         ("id,sex,boneage\n1,F,241\n", "0 to 240"),
         ('id;sex\n1;"F' + "x" * 200_000, "not a readable CSV"),

@@ -156,7 +156,7 @@ class TestOrder:
         c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
         volume = volumes.read(zipped(series([0, 4, 8], ImageOrientationPatient=[1, 0, 0, 0, c, s])))
         assert volume.warnings == (
-            "The volume is turned or tilted by 20° against the patient's axes.",
+            "The volume is turned or tilted by 20° relative to the patient's axes.",
         )
         assert volume.spacing[0] == pytest.approx(4)
 

@@ -85,8 +85,8 @@ class TestLoad:
             ("id,split,boneage,male\n4360,test,-1,True\n", "0 to 240"),
             ("id,split,boneage,male\n4360,test,nan,True\n", "0 to 240"),
             ("id,split,boneage,male\n4360,exam,9,True\n", "split is 'exam'"),
-            ("id,split,boneage,male\n4360,test,9,True\n4360,test,9,True\n", "comes twice"),
-            ("id,split,boneage,sex\n4360,test,9,x\n", "sex is 'x'; expected are F or M"),
+            ("id,split,boneage,male\n4360,test,9,True\n4360,test,9,True\n", "appears twice"),
+            ("id,split,boneage,sex\n4360,test,9,x\n", "sex is 'x'; expected F or M"),
             ("id,split,boneage,male\n4360\n", r"boneage is ''"),
             ("id,split,boneage,male\n9999,test,9,True\n", "no file of that name"),
             (

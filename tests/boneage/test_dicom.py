@@ -489,7 +489,7 @@ class TestFile:
 
     @pytest.mark.parametrize("modality", ["CT", "MR", "US", "PT", "NM", "SR", "RTDOSE"])
     def test_other_modalities_are_refused(self, modality: str) -> None:
-        with pytest.raises(InputError, match=f"no projection radiograph.*modality {modality}"):
+        with pytest.raises(InputError, match=f"not a projection radiograph.*modality {modality}"):
             read(Modality=modality)
 
     @pytest.mark.parametrize("modality", ["CR", "DX", "RG", "OT", ""])

@@ -42,9 +42,9 @@ def test_cuts_are_shares_of_the_turned_film(film: Radiograph) -> None:
 
 def test_what_was_done_is_said(film: Radiograph) -> None:
     said = Framing(90, left=0.25).apply(film).description
-    done = "turned by 90° clockwise, cut to 75% of its width and 100% of its height"
+    done = "turned by 90° clockwise, cropped to 75% of its width and 100% of its height"
     assert said == f"{film.description}; {done}"
-    assert Framing(0, top=0.5).description == "cut to 100% of its width and 50% of its height"
+    assert Framing(0, top=0.5).description == "cropped to 100% of its width and 50% of its height"
 
 
 def test_inverted(film: Radiograph) -> None:

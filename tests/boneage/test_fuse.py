@@ -113,7 +113,7 @@ def test_nothing_is_overwritten(members: list[Path], tmp_path: Path, taken: str)
     if taken == "a file":
         out.write_text("mine")
     before = {path: path.read_bytes() for path in (out.iterdir() if out.is_dir() else [out])}
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         fuse(members, out)
     assert {path: path.read_bytes() for path in before} == before
 

@@ -189,7 +189,7 @@ REFUSED = {
         lambda: dicom_with_pixels(0xFFFFFFFF, item(0) * 1_000_000),
         "damaged|incomplete|no image|size or form",
     ),
-    "a pickle": (lambda: pickle.dumps(Runs()), "no known image format|text file"),
+    "a pickle": (lambda: pickle.dumps(Runs()), "not in a known image format|text file"),
     "a pickled array": (
         lambda: b"\x93NUMPY\x01\0" + pickle.dumps(Runs()),
         "a NumPy array",

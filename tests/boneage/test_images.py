@@ -417,7 +417,7 @@ class TestRefusals:
             (b"\x1f\x8b\x08" + bytes(50), "a compressed archive"),
             (b"\0\0\0\x18ftypheic" + bytes(50), "a HEIC photo"),
             (b"\0\0\0\x18ftypavif" + bytes(50), "an AVIF image"),
-            (b"\0\0\0\x18ftypmp42" + bytes(50), "a film"),
+            (b"\0\0\0\x18ftypmp42" + bytes(50), "a video"),
             (b'<?xml version="1.0"?>\n<svg xmlns="x"/>', "an SVG drawing"),
             (b"<!DOCTYPE html><html></html>", "a web page"),
             (b"8BPS\0\x01" + bytes(50), "a Photoshop document"),
@@ -427,8 +427,8 @@ class TestRefusals:
             (b"\x93NUMPY\x01\0", "a NumPy array"),
             (b"id,boneage,male\n1,2,True\n", "a text file"),
             ("Knochenalter: 12 Jahre, männlich".encode(), "a text file"),
-            (bytes(range(256)), "no known image format"),
-            (b"\0" * 500, "no known image format"),
+            (bytes(range(256)), "not in a known image format"),
+            (b"\0" * 500, "not in a known image format"),
             (b"BM, a text", "a text file"),
             (b"", "empty"),
         ],
@@ -437,7 +437,7 @@ class TestRefusals:
         with pytest.raises(InputError, match=named) as caught:
             images.read(data)
         if data:
-            assert "Accepted are PNG, JPEG, TIFF, WebP, BMP and DICOM." in str(caught.value)
+            assert "Accepted: PNG, JPEG, TIFF, WebP, BMP and DICOM." in str(caught.value)
 
     @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WebP", "BMP"])
     @pytest.mark.parametrize("keep", [0.03, 0.3, 0.6, 0.95])

@@ -76,7 +76,7 @@ class TestSpace:
 
     def test_unknown_orientation_is_warned_of(self) -> None:
         (note,) = volumes.read(nifti(sform_code=0, qform_code=0)).warnings
-        assert "left and right may be exchanged" in note
+        assert "left and right may be swapped" in note
 
 
 class TestRefused:

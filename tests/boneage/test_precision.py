@@ -36,7 +36,7 @@ class TestChoice:
         assert choose_precision("fp32", CPU, never) == "fp32"
 
     def test_unknown_precisions_are_refused(self) -> None:
-        with pytest.raises(InputError, match="no precision 'fp16'; known are auto, bf16, fp32"):
+        with pytest.raises(InputError, match="no precision 'fp16'; known: auto, bf16, fp32"):
             choose_precision("fp16", CPU, never)
 
     @pytest.mark.parametrize(

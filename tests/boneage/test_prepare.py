@@ -233,7 +233,7 @@ class TestPrepareRsna:
         (tmp_path / "empty").mkdir()
         out = tmp_path / "out"
         assert main(["prepare", "rsna", str(tmp_path / "empty"), "--out", str(out)]) == 2
-        assert "is no RSNA download" in capsys.readouterr().err
+        assert "is not an RSNA download" in capsys.readouterr().err
         assert main(["prepare", "rsna", str(tmp_path / "gone"), "--out", str(out)]) == 2
         assert not out.exists()
 
@@ -376,8 +376,8 @@ class TestPrepareNih:
     @pytest.mark.parametrize(
         ("name", "text", "said"),
         [
-            ("test_list.txt", None, "no NIH ChestX-ray14 download"),
-            ("Data_Entry_2017.csv", None, "no NIH ChestX-ray14 download"),
+            ("test_list.txt", None, "not an NIH ChestX-ray14 download"),
+            ("Data_Entry_2017.csv", None, "not an NIH ChestX-ray14 download"),
             ("Data_Entry_2017.csv", "Image Index,Patient ID\n", "lacks the columns Patient Age"),
             ("Data_Entry_2017.csv", NIH_HEADER + nih_row("1.png", 1, "old"), "row 2, is not valid"),
             ("Data_Entry_2017.csv", NIH_HEADER + nih_row("1.png", 1, sex="X"), "row 2"),
@@ -454,7 +454,7 @@ class TestPrepareCt:
         out = tmp_path / "out"
         assert self.command(scans, out) == 0
         said = capsys.readouterr().out
-        assert "notes.txt: left out. This is no CT volume." in said
+        assert "notes.txt: left out. This is not a CT volume." in said
         assert "broken.nii.gz: left out. The NIfTI file is damaged or incomplete." in said
         assert "case_1: kept, though: The volume shows no thorax" in said
         assert "2 rows of labels.csv without a volume were skipped." in said

@@ -254,12 +254,12 @@ class TestFetchRefuses:
     def test_truncated_tensors(self, fake: FakeHub, tiny: Path) -> None:
         assert pushed(tiny) == 0
         fake.alter(REPO, hub.TENSORS, lambda data: data[:-1])
-        with pytest.raises(InputError, match=f"The download of {REPO} was broken off"):
+        with pytest.raises(InputError, match=f"The download of {REPO} was interrupted"):
             Predictor.load(REPO)
 
     def test_a_repository_without_weights(self, fake: FakeHub) -> None:
         hub.open_repository(REPO)
-        with pytest.raises(InputError, match="is no weights folder: it lacks config"):
+        with pytest.raises(InputError, match="is not a weights folder: it lacks config"):
             Predictor.load(REPO)
 
     @pytest.mark.parametrize("asked", ["other", "0" * 40])
@@ -340,7 +340,7 @@ class TestPushRefuses:
     ) -> None:
         hub.open_repository(REPO)
         assert pushed(tiny, "--private") == 2
-        assert "is there already and public" in one_sentence(capsys)
+        assert "already exists and is public" in one_sentence(capsys)
         assert hub.TENSORS not in fake.files("models", REPO)
 
     @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ class TestPushRefuses:
     ) -> None:
         for name in ("client", "nothing"):
             assert pushed(tmp_path / name) == 2
-            assert f"{name} is no weights folder" in one_sentence(capsys, tmp_path)
+            assert f"{name} is not a weights folder" in one_sentence(capsys, tmp_path)
         assert fake.requests == []
 
     @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d[:-1] + bytes([d[-1] ^ 1])])

@@ -169,7 +169,7 @@ def test_remedies_can_be_followed_on_the_page(repo_root: Path) -> None:
         for text in (pose.reason, pose.warning):
             assert f"“{control}”" in text
             assert ("turn it upright" in text) == bool(pose.quarters)
-            assert ("bright bones on a dark ground" in text) == pose.inverted
+            assert ("bright bones on a dark background" in text) == pose.inverted
 
 
 @pytest.mark.parametrize("pose", POSES, ids=lambda pose: pose.description or "upright")

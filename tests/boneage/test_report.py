@@ -103,12 +103,13 @@ class TestText:
         page = read(report.to_pdf(full, radiograph, growth=compared, error=ERROR, created=DAY))
         check_layout(page)
         for part in (
-            "Bone age report", "Made on 2026-11-21", "4400", "Female", radiograph.description,
+            "Bone age report", "Report created on 2026-11-21", "4400", "Female",
+            radiograph.description,
             "10 years 4 months", "124.3 months",
-            "90% prediction interval: 9 years 2 months to 11 years 6 months "
+            "90 % prediction interval: 9 years 2 months to 11 years 6 months "
             "(110.2 to 138.4 months)",
             ERROR, compared.sentence, compared.reading, growth.CAUTION,
-            "Where the network looked", "What raised the age", "Take care • Look twice.",
+            "Where the network looked", "What raised the age", "Caution • Look twice.",
             "For research, not for diagnosis", f"tiny, revision {assessment.model.revision}",
         ):  # fmt: skip
             assert " ".join(part.split()) in page.text, part
@@ -123,9 +124,9 @@ class TestText:
         plain = dataclasses.replace(assessment, heat_map=None, boxes=())
         page = read(report.to_pdf(plain, radiograph))
         check_layout(page)
-        for part in ("interval", "chronological", "Mean absolute", "Take care", "raised", "looked"):
+        for part in ("interval", "chronological", "Mean absolute", "Caution", "raised", "looked"):
             assert part not in page.text
-        assert f"Made on {date.today().isoformat()}" in page.text
+        assert f"Report created on {date.today().isoformat()}" in page.text
         assert len(page.pictures) == 1
 
     def test_refusal(self, assessment: Assessment, radiograph: Radiograph) -> None:

@@ -213,7 +213,7 @@ class TestFolder:
         assert main(["push-space", "--out", str(tmp_path / "new")]) == 0
         assert (tmp_path / "new" / "app.py").is_file()
         assert main(["push-space", "--out", str(tmp_path / "new")]) == 2
-        assert "new is there already" in capsys.readouterr().err
+        assert "new already exists" in capsys.readouterr().err
 
 
 class TestLoadPinned:

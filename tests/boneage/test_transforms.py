@@ -69,7 +69,7 @@ class TestPreprocess:
         assert torch.equal(half, Preprocess(size=64, resolution=80)([odd[rows]])[0])
 
     def test_refuses_another_region(self) -> None:
-        with pytest.raises(InputError, match="known are whole, upper, lower"):
+        with pytest.raises(InputError, match="known: whole, upper, lower"):
             Preprocess(size=64, resolution=64, region="left")
 
     def test_boxes_are_located_in_the_image(self) -> None:

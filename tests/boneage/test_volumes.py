@@ -92,8 +92,8 @@ class TestRead:
     @pytest.mark.parametrize(
         ("source", "said"),
         [
-            (b"GIF89a", "no CT volume. Expected is a NIfTI file"),
-            (b"", "no CT volume"),
+            (b"GIF89a", "not a CT volume. Expected: a NIfTI file"),
+            (b"", "not a CT volume"),
             (b"\x1f\x8b\x08 cut off", "damaged"),
             (b"PK\x03\x04 no archive", "damaged"),
             ("gone.nii", r"^gone.nii: there is no such file"),
@@ -161,7 +161,7 @@ class TestOrient:
         assert volumes.orient(array, turned(2))[2] == ()
         view, _, notes = volumes.orient(array, turned(-12))
         np.testing.assert_array_equal(view, self.WANTED)
-        assert notes == ("The volume is turned or tilted by 12° against the patient's axes.",)
+        assert notes == ("The volume is turned or tilted by 12° relative to the patient's axes.",)
         for degrees in (35, 45, 58):
             with pytest.raises(InputError, match="within 30° of the patient's"):
                 volumes.orient(array, turned(degrees))
@@ -171,7 +171,7 @@ class TestOrient:
         [
             ((0, 1, 1), "no size"),
             ((np.nan, 1, 1), "no size"),
-            ((1, 1, 12), "1 x 1 x 12 mm apart; accepted are 0.05 to 10 mm"),
+            ((1, 1, 12), "1 x 1 x 12 mm apart; accepted: 0.05 to 10 mm"),
             ((1, 1e-30, 1), "1 x 1e-30 x 1 mm apart"),
         ],
     )

@@ -48,9 +48,9 @@ def test_bad_arguments_exit_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nowhere"], "no labelled folder"),
+        (["--data", "nowhere"], "not a labelled folder"),
         (["--data", str(DATA), "--split", "train"], "no cases of the split"),
-        (["--weights", "nowhere"], "no weights folder"),
+        (["--weights", "nowhere"], "not a weights folder"),
         (["--from-cases", "nowhere.csv"], "cannot be read"),
         (["--from-cases", "a.csv", "--weights", "b"], "takes no --weights"),
     ],

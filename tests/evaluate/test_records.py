@@ -143,7 +143,7 @@ def test_further_statistics_by_hand() -> None:
 
     assert value("MAE", "female") == 3.0
     assert value("RMSE", "female") == pytest.approx(14**0.5, abs=1e-4)
-    assert value("bias (assessed - actual)", "male") == -4.0
+    assert value("bias (assessed - reference)", "male") == -4.0
     assert value("upper 95 % limit of agreement", "female") == pytest.approx(8.4682, abs=1e-4)
     assert value("within 6 months", "all") == pytest.approx(66.6667)
     assert value("within 12 months", "female") == 100.0

@@ -167,7 +167,7 @@ def test_whole_image_weights_need_no_cells(hands: Dataset, stub: Stub, tmp_path:
     evaluate([hands], [stub(id="whole", fills=[], offsets={"assembled": -3.0})], tmp_path)
     found = metrics_of(tmp_path)
     assert found["S4", "whole", "MAE"]["measured"] == 3.0
-    assert found["S1", "bias (assessed - actual)", "all"]["measured"] == -3.0
+    assert found["S1", "bias (assessed - reference)", "all"]["measured"] == -3.0
     assert found["A3", "AR-CNN", "MAE"]["measured"] is None
 
 

@@ -54,10 +54,10 @@ def test_what_a_recipe_freezes_is_there(name: str) -> None:
         ('summary = "x"', "optimisation"),
         ('colour = "red"', "unknown entries: colour"),
         ('summary="x"\narchitecture="arcnn"\n[optimisation]\nspeed=1', "speed"),
-        ('[optimisation]\nepochs=1\nschedule="often"', "known are cosine, plateau"),
+        ('[optimisation]\nepochs=1\nschedule="often"', "known: cosine, plateau"),
         ("[optimisation]\nepochs=1\naccumulate=0", "at least 1"),
         ('base="vgg"\n[preprocess]\nsise=64', "'sise'"),
-        ('base="vgg"\n[preprocess]\nregion="left"', "known are whole, upper, lower"),
+        ('base="vgg"\n[preprocess]\nregion="left"', "known: whole, upper, lower"),
         ('summary="\xe9"', "not valid"),
     ],
 )

@@ -49,7 +49,7 @@ def test_intended_use_and_populations_are_not_folded_away(page: str) -> None:
         "Populations other than that of the training data",
         "Hands from the United States",
         "(4,915 female, 5,867 male) of 4 to 228 months",
-        "no evidence of anybody's age in law",
+        "not legal evidence of anyone's age",
     ):
         assert text in unfolded
     assert "Not a medical device" in unfolded

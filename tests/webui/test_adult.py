@@ -318,7 +318,7 @@ def test_result_shows_interval_reference_and_model(
     assessment = replace(assessment, interval=Interval(37.0, 57.0, 0.9))
     html = adult_cards.result(radiograph, assessment, "whole", WHOLE, "Errs.", reference=54.0)
     assert '<data value="47.26">47.3 years</data>' in html
-    assert "90% prediction interval: 37.0 to 57.0 years" in html
+    assert "90 % prediction interval: 37.0 to 57.0 years" in html
     assert "6.7 years below" in html
     assert "Errs." in html
     assert "weights" in html

@@ -192,7 +192,7 @@ class TestGather:
         table = tmp_path / "sexes.csv"
         table.write_text("id,sex\n1,F\n")
         for arguments, reason in (
-            ((films, str(table), ""), "a row for none of the files: its rows are 1;"),
+            ((films, str(table), ""), "no row for any of the files: its rows are 1;"),
             ((films, None, "diverse"), "'diverse'"),
             ((films, str(tmp_path / "gone.csv"), ""), "deleted within an hour"),
             (([], None, "F"), "No file"),

@@ -83,7 +83,7 @@ def test_result_shows_interval_reference_and_model(
     assessment = replace(assessment, interval=Interval(110.0, 140.0, 0.9))
     html = hand_cards.result(radiograph, assessment, reference=130.0)
     assert '<data value="124.30">124.3 months</data>' in html
-    assert "90% prediction interval" in html
+    assert "90 % prediction interval" in html
     assert "5.7 months below" in html
     assert "weights" in html
     assert "0123" in html

@@ -178,7 +178,7 @@ def test_weights_of_one_sex(film: str) -> None:
     case = Case("4360", Path(film), "test", 168.93, "M")
     _, _, sex, result = hand.take(visit, film, None, case, served=girls)
     assert sex["value"] is None
-    assert "of a male; these weights are for female cases only" in result
+    assert "patient is male; these weights are for female cases only" in result
     _, _, sex, result = hand.take(visit, film, None, replace(case, sex="F"), served=girls)
     assert sex["value"] == "F"
     assert result == cards.BUSY

@@ -237,9 +237,9 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
 
 class TestRegistry:
     def test_unknown_names_are_refused(self) -> None:
-        with pytest.raises(InputError, match="Known are: arcnn"):
+        with pytest.raises(InputError, match="Known: arcnn"):
             build("transformer", {})
-        with pytest.raises(InputError, match="Known are: resnet18"):
+        with pytest.raises(InputError, match="Known: resnet18"):
             Backbone("alexnet")
 
     def test_unknown_arguments_are_refused(self) -> None:
