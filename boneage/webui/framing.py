@@ -58,7 +58,7 @@ def controls() -> Controls:
                 "\N{ANTICLOCKWISE OPEN CIRCLE ARROW} 90°", size="sm", min_width=60
             )
             clockwise = gr.Button("\N{CLOCKWISE OPEN CIRCLE ARROW} 90°", size="sm", min_width=60)
-            whole = gr.Button("Reset", size="sm", min_width=60)
+            whole = gr.Button("Reset all", size="sm", min_width=60)
         rotation = gr.Slider(-180, 180, 0, step=1, label="Turn clockwise, °")
         cuts = [
             gr.Slider(

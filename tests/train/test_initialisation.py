@@ -148,7 +148,7 @@ class TestMean:
         with pytest.raises(InputError, match=r"; bare\.safetensors is not"):
             initialised(network, [init, bare])
         backbone = NewNetwork("arcnn", arcnn(), ["F", "M"], OTHERS, backbone_alone=True)
-        with pytest.raises(InputError, match="nothing but a backbone"):
+        with pytest.raises(InputError, match="takes over only the backbone"):
             initialised(backbone, members)
 
 

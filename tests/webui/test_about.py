@@ -48,7 +48,7 @@ def test_intended_use_and_populations_are_not_folded_away(page: str) -> None:
     for text in (
         "Populations other than that of the training data",
         "Hands from the United States",
-        "(4,915 female, 5,867 male) of 4 to 228 months",
+        "(4,915 female, 5,867 male) with ages of 4 to 228 months",
         "not legal evidence of anyone's age",
     ):
         assert text in unfolded

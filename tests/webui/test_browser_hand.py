@@ -67,7 +67,7 @@ def test_drawn_rectangle_is_what_is_assessed(assessed: Page, predictor: Predicto
     page.mouse.down()
     page.mouse.move(*at(0.9, 0.8), steps=3)
     page.mouse.up()
-    page.wait_for_selector("#hand-result h2:text-is('The film has been changed')")
+    page.wait_for_selector("#hand-result h2:text-is('The radiograph has been changed')")
     page.get_by_role("button", name="Assess", exact=True).click()
     shown = float(page.wait_for_selector(AGE).get_attribute("value") or "nan")
 
@@ -88,7 +88,7 @@ def test_turned_film_is_shown_and_undone(assessed: Page) -> None:
     page.get_by_role("button", name="↻ 90°").click()
     page.wait_for_selector("#hand-given :text('turned by 90° clockwise')")
     assert page.locator(AGE).count() == 0
-    page.get_by_role("button", name="Reset").click()
+    page.get_by_role("button", name="Reset all").click()
     page.wait_for_selector("#hand-given :text('turned')", state="detached")
     page.get_by_role("button", name="Assess", exact=True).click()
     page.wait_for_selector(AGE)

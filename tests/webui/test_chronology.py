@@ -25,8 +25,8 @@ def test_whole_years_of_a_file_are_too_coarse(stated: float | None, taken: float
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        (("2010-01-01", None, None), "examination is missing"),
-        ((None, "2010-01-01", None), "birth is missing"),
+        (("2010-01-01", None, None), "also needs the date of examination"),
+        ((None, "2010-01-01", None), "also needs the date of birth"),
         (("1.1.2010", "2019-07-01", None), "YYYY-MM-DD"),
         (("2019-07-01", "2010-01-01", None), "before the date of birth"),
         ((None, None, -1), "0 to 25"),

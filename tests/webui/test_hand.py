@@ -310,7 +310,7 @@ def test_chronological_age_stands_beside_the_bone_age(film: str) -> None:
     assert "6.0 months (0.5 SD) above the chronological age" in card  # 120 beside 114
     assert "chronological age of" not in hand.compare(FakePredictor(), visit, *NO_AGE)
     assert "12.0 months (1.0 SD) below" in hand.compare(FakePredictor(), visit, None, None, 11.0)
-    assert "date of birth is missing" in hand.compare(
+    assert "also needs the date of birth" in hand.compare(
         FakePredictor(), visit, None, "2019-07-01", None
     )
 
