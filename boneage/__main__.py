@@ -265,9 +265,9 @@ def _add_ct(sources: Commands) -> None:
         description="Make a labelled folder of frontal projections from a folder of CT volumes: "
         "NIfTI files, zips and folders of DICOM files. Age and sex come from the table, else from "
         "DICOM tags; volumes without an age are named and left out. Of the patient (the "
-        "table's, else the PatientID) only a salted hash is kept, and the salt is not. Names of "
-        "files and folders are kept as ids and names of the images: change any name that "
-        "identifies the patient beforehand.",
+        "table's, else the PatientID) only a salted hash is kept; the salt is discarded. Names of "
+        "files and folders are kept as ids and names of the images: before running this, "
+        "change any name that identifies the patient.",
     )
     p.add_argument("source", type=path, metavar="VOLUMES", help="folder of the volumes")
     p.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to make")

@@ -91,8 +91,8 @@ def conformal_quantile(
     if rank == len(errors):
         least = math.ceil(coverage / (1 - coverage) - 1e-9)
         raise InputError(
-            f"{len(sizes)} cases are too few for intervals that cover {coverage:.0%}; it takes at "
-            f"least {least}."
+            f"{len(sizes)} cases are too few for intervals that cover {100 * coverage:g} %; it "
+            f"takes at least {least}."
         )
     return float(errors[order[rank]])
 

@@ -117,8 +117,8 @@ FOREIGN = {
 An image of another kind than the training images is not recognised as such: it gets an age that
   means nothing.""",
     True: """\
-An image recognised as unlike the training images is refused. Not every such image is recognised:
-  one that is not gets an age that means nothing.""",
+An image that is recognised as unlike the training images is refused. Not every image unlike them
+  is recognised: one that is not gets an age that means nothing.""",
 }
 
 
@@ -419,9 +419,10 @@ def _intervals(config: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"Prediction intervals: an assessed age plus and minus the half-width of its band covers "
-        f"the reference age with a probability of {interval['coverage']:.0%}, for cases drawn as "
-        "the validation images are (split-conformal). This holds only if these images did not "
-        f"help to select the weights, which were selected on: {interval['weights_selected_on']}.\n",
+        f"the reference age with a probability of {100 * interval['coverage']:g} %, for cases "
+        "drawn as the validation images are (split-conformal). This holds only if these images did "
+        "not help to select the weights or those that they went on from. Images that did: "
+        f"{interval['weights_selected_on']}.\n",
         f"| assessed age from, {config['unit']} | half-width | validation cases |",
         "|---|---|---|",
         *(f"| {b['from']:g} | {b['half_width']:.2f} | {b['cases']} |" for b in interval["bands"]),

@@ -113,7 +113,7 @@ def load(folder: str | Path) -> LabelledFolder:
             return _load_rsna(root)
         raise InputError(
             f"{root.name or 'The folder'} is not a labelled folder: it has no labels.csv. Expected "
-            "are labels.csv (id, split, boneage or age, male or sex) and images/."
+            "labels.csv (id, split, boneage or age, male or sex) and images/."
         )
     columns, rows = read_csv(labels.read_bytes(), labels.name)
     age_column = next((c for c in AGE_COLUMNS if c in columns), None)

@@ -183,7 +183,7 @@ def parse_date(text: str, name: str) -> date:
         return date.fromisoformat(text.strip())
     except ValueError:
         raise InputError(
-            f"The {name} does not exist in the calendar; write it as YYYY-MM-DD."
+            f"The {name} is not a day in the calendar; check the month and the day."
         ) from None
 
 

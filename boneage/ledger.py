@@ -269,7 +269,7 @@ class Ledger:
             if settings != self._settings:
                 raise InputError(
                     f"{folder} holds assessments by the same weights with another configuration or "
-                    "precision: choose another folder, or give the same --precision as then."
+                    "precision: choose another folder, or give the --precision that was used then."
                 )
             offset += len(text)
 

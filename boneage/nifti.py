@@ -154,6 +154,6 @@ def _check_is_ct(hu: np.ndarray) -> None:
     bone = np.mean(sample > 150)
     if np.mean(sample < -300) < 1e-3 or bone < 1e-4 or bone > np.mean(np.abs(sample) <= 150):
         raise InputError(
-            "The NIfTI file's values are no CT's Hounsfield units: air (about -1000), soft tissue "
-            "(about 0) and bone (above 200) are expected."
+            "The NIfTI file's values are not the Hounsfield units of a CT: air (about -1000), "
+            "soft tissue (about 0) and bone (above 200) are expected."
         )

@@ -232,8 +232,8 @@ class Predictor:
         # torch's own for a name or a device it lacks
         except (RuntimeError, AssertionError, ValueError, ImportError):
             raise InputError(
-                f"There is no device {device!r} here. Known: {', '.join(DEVICES)}, if they are "
-                "there."
+                f"There is no device {device!r} here. Known: {', '.join(DEVICES)}, "
+                "where the machine has them."
             ) from None
         network.eval().requires_grad_(False)
         fold_batch_norm(network)

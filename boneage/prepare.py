@@ -344,7 +344,7 @@ def _check_ids(entries: Sequence[Path]) -> None:
         same[_safe_id(_name(volumes.name_of(entry))).lower()].append(entry.name)
     if twice := [" and ".join(names) for names in same.values() if len(names) > 1]:
         raise InputError(
-            f"These volumes would have the same id: {'; '.join(twice)}. Expected are names that "
+            f"These volumes would have the same id: {'; '.join(twice)}. Expected names that "
             "differ in letters from A to Z, digits, points and hyphens."
         )
 
@@ -368,7 +368,7 @@ def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
             is_age = False
         if not is_age or (row["sex"] and sex is None) or not row["id"] or ids[id] > 1:
             raise InputError(
-                f"{path.name}, row {line}, is not valid. Expected are an id that comes once, an "
+                f"{path.name}, row {line}, is not valid. Expected an id that appears once, an "
                 f"age in years from 0 to {OLDEST:g}, and the sex as F or M."
             )
         found[_name(row["id"])] = volumes.Labels(sex, age, row.get("patient") or None)

@@ -134,7 +134,7 @@ class Download:
             except ValueError:
                 values = ", ".join(row.values())
                 raise InputError(
-                    f"{label_file.name}, row {line}, is not valid: {values}. Expected are an id, a "
+                    f"{label_file.name}, row {line}, is not valid: {values}. Expected an id, a "
                     "bone age in months from 0 to 240, and the sex."
                 ) from None
             labels.append(Label(str(int(number)), label_file.split, months, sex))

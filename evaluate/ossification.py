@@ -136,7 +136,7 @@ def read_regions(folder: Path) -> dict[tuple[str, str], tuple[Region, ...]]:
         try:
             region = Region(row["region"], *(float(row[name]) for name in needed[3:]))
         except ValueError:
-            raise InputError(f"{REGIONS} line {line}: a coordinate is no number.") from None
+            raise InputError(f"{REGIONS} line {line}: a coordinate is not a number.") from None
         if not (0 <= region.x0 < region.x1 <= 1 and 0 <= region.y0 < region.y1 <= 1):
             raise InputError(f"{REGIONS} line {line}: the box is not within 0 to 1.")
         if region.name not in NAMES or row["annotator"] not in OBSERVERS:

@@ -46,7 +46,7 @@ NOTE = (
     "should be refused for any reason or warned of; what comes in at their corners repeats the "
     "border. No parameter was fitted to an image that shows no hand; the threshold's margin and "
     "the number of components were chosen while looking at others of these kinds and at full-size "
-    "films, the number after three of these chest radiographs had been assessed. Intervals "
+    "radiographs, the number after three of these chest radiographs had been assessed. Intervals "
     "resample images: chest radiographs of one patient count apiece, and all CT projections are of "
     "one volume."
 )

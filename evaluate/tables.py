@@ -243,11 +243,11 @@ _S5 = (
     "at every edge; a frame as dark as the darkest pixel, added around. Normal noise, the same for "
     "every image, and grey levels are of the range from the 1st to the 99th percentile; JPEG is "
     "written at the size of the test set's copies, where its blocks of 8 px hide more of a bone "
-    "than on a film. The images are squashed to squares, so that a rotation is slightly sheared. "
-    "The changes from mirroring on are not from the paper. Differences are paired by case; changes "
-    "of the age are absolute. Where the interval of a difference lies above 0, the error grows, "
-    "and the claim does not hold for these weights. n differs where a changed image is refused, "
-    "or one that was refused is not."
+    "than in a full-size radiograph. The images are squashed to squares, so that a rotation is "
+    "slightly sheared. The changes from mirroring on are not from the paper. Differences are "
+    "paired by case; changes of the age are absolute. Where the interval of a difference lies "
+    "above 0, the error grows, and the claim does not hold for these weights. n differs where "
+    "a changed image is refused, or one that was refused is not."
 )
 _S6 = (
     "These are validation images: weights are selected by their MAE on them, among others. No "

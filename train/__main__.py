@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         choices=tuple(PROJECTIONS),
         help="what a CT volume has to become to look like the training images, recorded with the "
         "weights: the whole projected as bone or as a radiograph, or the thorax as a radiograph; "
-        "without it, and if the images are no projections themselves, they refuse CT volumes",
+        "without it, and if the images are not projections themselves, they refuse CT volumes",
     )
     p.add_argument(
         "--epochs",
@@ -321,7 +321,7 @@ def refuse_unknown_sexes(sexes: Sequence[str], *splits: LabelledFolder) -> None:
         more = f", and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InputError(
             f"The sex of {unknown[0]} is unknown{more}; training needs it for every training and "
-            "validation image. With --sex none it is no input."
+            "validation image. With --sex none it is not an input."
         )
     for sex in sexes:
         if all(case.sex != sex for case in splits[0].cases):

@@ -126,7 +126,7 @@ class Backbone(nn.Module):
         missing = [k for k in wanted if prefix + k not in tensors]
         if missing:
             raise InputError(
-                f"{file.name} is no initialisation for {self.name}: it lacks {len(missing)} of "
+                f"{file.name} cannot initialise {self.name}: it lacks {len(missing)} of "
                 f"{len(wanted)} tensors, the first of them {missing[0]}."
             )
         wrong = [k for k in wanted if tensors[prefix + k].shape != wanted[k].shape]

@@ -248,7 +248,7 @@ def test_what_was_calibrated() -> None:
     interval = {"coverage": 0.9, "bands": bands, "weights_selected_on": "the other half"}
     calibrated = {"interval": interval, "refusal": {"threshold": 1.0}}
     card = model_card("mine", config("hand", ["F", "M"], "rsna-299") | calibrated, [])
-    assert "An image recognised as unlike the training images is refused." in card
-    assert "with a probability of 90%" in card
-    assert "selected on: the other half." in card
+    assert "An image that is recognised as unlike the training images is refused." in card
+    assert "with a probability of 90 %" in card
+    assert "Images that did: the other half." in card
     assert "| 48 | 14.25 | 661 |" in card

@@ -88,7 +88,7 @@ class TestParseDate:
     @pytest.mark.parametrize("text", ["2015-02-29", "2015-13-01", "0000-01-01"])
     def test_no_day_of_the_calendar(self, text: str) -> None:
         with pytest.raises(
-            InputError, match="date of examination does not exist in the calendar"
+            InputError, match="date of examination is not a day in the calendar"
         ) as e:
             growth.parse_date(text, "date of examination")
         assert text not in str(e.value)

@@ -91,7 +91,7 @@ class TestRefused:
         ],
     )
     def test_no_ct_by_its_values(self, array: np.ndarray, what: str) -> None:
-        with pytest.raises(InputError, match="no CT's Hounsfield units: air"):
+        with pytest.raises(InputError, match="not the Hounsfield units of a CT: air"):
             volumes.read(nifti(array))
 
     @pytest.mark.parametrize(
