@@ -18,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).parent.parent
 SLOW = ("train", "webui", "weights", "evaluate")  # folders
 LARGE = 4_000_000  # weights of a layer
+FEW = 999_983  # random numbers; a prime, so that no two rows of a layer are alike
 
 # No test speaks TLS, and each client that reads the authorities' certificates takes 50 ms.
 ssl.SSLContext.load_verify_locations = lambda *_, **__: None
@@ -29,21 +30,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def no_large_fills(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A VGG's fully connected layers stay as memory has them: to fill them takes seconds."""
+def quick_fills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VGG's fully connected layers repeat a few random numbers: to draw them all takes seconds.
+
+    Left as memory has them they would now and then hold NaN.
+    """
+    import torch
     from torch import nn
 
     reset, normal = nn.Linear.reset_parameters, nn.init.normal_
 
-    def reset_unless_large(layer: nn.Linear) -> None:
+    def repeat(tensor: Tensor) -> Tensor:
+        few = normal(torch.empty(FEW), std=0.01)
+        with torch.no_grad():
+            for part in tensor.view(-1).split(FEW):
+                part.copy_(few[: len(part)])
+        return tensor
+
+    def reset_quickly(layer: nn.Linear) -> None:
         if layer.weight.numel() < LARGE:
             reset(layer)
+        else:
+            repeat(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def normal_unless_large(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        return tensor if tensor.numel() > LARGE else normal(tensor, *arguments, **options)
+    def normal_quickly(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        return repeat(tensor) if tensor.numel() > LARGE else normal(tensor, *arguments, **options)
 
-    monkeypatch.setattr(nn.Linear, "reset_parameters", reset_unless_large)
-    monkeypatch.setattr(nn.init, "normal_", normal_unless_large)
+    monkeypatch.setattr(nn.Linear, "reset_parameters", reset_quickly)
+    monkeypatch.setattr(nn.init, "normal_", normal_quickly)
 
 
 @pytest.fixture(scope="session")

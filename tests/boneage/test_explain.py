@@ -21,7 +21,7 @@ from boneage.models.finetuned import FineTuned
 from boneage.models.registry import build
 from boneage.predictor import Assessment, Box, ModelReference
 
-pytestmark = pytest.mark.usefixtures("no_large_fills")
+pytestmark = pytest.mark.usefixtures("quick_fills")
 
 
 def assessment(*boxes: Box) -> Assessment:

@@ -593,7 +593,7 @@ class TestPrepareCt:
             ("id,age,sex\ncase 1,140,F\n", "row 2, is not valid"),
             ("id,age,sex\ncase 1,50,X\n", "row 2, is not valid"),
             ("id,age,sex\n,50,F\n", "row 2, is not valid"),
-            ("id,age,sex\ncase 1,50,F\ncase_1,51,F\n", "an id that comes once"),
+            ("id,age,sex\ncase 1,50,F\ncase_1,51,F\n", "an id that appears once"),
         ],
     )
     def test_wrong_tables_are_refused(

@@ -24,7 +24,7 @@ from boneage.models.finetuned import FineTuned
 from boneage.models.literature import BoNet
 from boneage.models.registry import BACKBONES, MODELS, build
 
-pytestmark = pytest.mark.usefixtures("no_large_fills")
+pytestmark = pytest.mark.usefixtures("quick_fills")
 
 # One of each kind: the others differ in depth alone, and a VGG takes seconds to build.
 KINDS = ("resnet18", "resnet50", "mobilenet_v2", "vgg11_bn", "googlenet")
@@ -174,7 +174,7 @@ class TestInitialisation:
 
     def test_refuses_another_network(self, tmp_path: Path) -> None:
         save_file(torchvision.models.resnet18().state_dict(), tmp_path / "r.safetensors")
-        with pytest.raises(InputError, match="no initialisation for mobilenet_v2"):
+        with pytest.raises(InputError, match="cannot initialise mobilenet_v2"):
             Backbone("mobilenet_v2").load_initialisation(tmp_path / "r.safetensors")
 
     def test_refuses_another_shape(self, tmp_path: Path) -> None:

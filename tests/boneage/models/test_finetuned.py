@@ -20,7 +20,7 @@ def images() -> Tensor:
 
 
 class TestFineTuned:
-    @pytest.mark.usefixtures("no_large_fills")
+    @pytest.mark.usefixtures("quick_fills")
     @pytest.mark.parametrize("backbone", ["vgg11_bn", "googlenet", "resnet18", "mobilenet_v2"])
     def test_one_linear_unit(self, backbone: str, images: Tensor) -> None:
         model = FineTuned(backbone).eval()

@@ -16,7 +16,7 @@ from boneage.models.hierarchical import (
 )
 from boneage.models.registry import BACKBONES
 
-pytestmark = pytest.mark.usefixtures("no_large_fills")
+pytestmark = pytest.mark.usefixtures("quick_fills")
 
 
 @cache
