@@ -22,6 +22,7 @@ from boneage import metrics
 from boneage.sex import SEX_NAMES
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
 from evaluate.published import (
+    EQUAL_TIME,
     FURTHER,
     LARGEST_DEVIATION_MONTHS,
     TASKS,
@@ -304,7 +305,8 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
     """Table S12: differences of MAE between a paper's own method and others, on the same cases.
 
     The others are those of its table and, of a comparison of methods, the weights of table S4 that
-    fill no row of any. The published value is the difference of the two published MAE.
+    fill no row of any. The published value is the difference of the two published MAE. Where both
+    of :data:`evaluate.published.EQUAL_TIME` are in table S4, they are compared there.
     """
     places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
     units: dict[str, str] = {}
@@ -312,6 +314,10 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
         units.setdefault(row.dataset, row.unit)
         places.setdefault((row.dataset, row.table, row.row, row.column), []).append(row)
     in_papers = {row.weights for row in cases if row.table != FURTHER}
+
+    def rows_of(dataset: str, cell: Cell) -> list[CaseRow]:
+        return places.get((dataset, cell.table, cell.row, cell.column), [])
+
     records = []
     for dataset, unit in units.items():
         further = [
@@ -320,14 +326,14 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
             if place[:2] == (dataset, FURTHER) and in_papers.isdisjoint(row.weights for row in rows)
         ]
         for table in (table for table in tables(TASKS[unit]) if table.own):
-            cells = {
-                cell: places.get((dataset, cell.table, cell.row, cell.column), [])
-                for cell in table.cells
-            }
+            cells = {cell: rows_of(dataset, cell) for cell in table.cells}
             (own,) = (cell for cell in cells if (cell.row, cell.column) == table.own)
             others = [(cell, rows) for cell, rows in cells.items() if cell != own]
             for cell, rows in others + (further if table.headline else []):
                 records += _method_differences(dataset, unit, (own, cells[own]), (cell, rows))
+        pair = [Cell(FURTHER, name, "MAE", published=None) for name in EQUAL_TIME]
+        first, second = ((cell, rows_of(dataset, cell)) for cell in pair)
+        records += _method_differences(dataset, unit, first, second)
     return records
 
 

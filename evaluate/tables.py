@@ -10,7 +10,15 @@ from evaluate import ossification, refusal, robustness
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
 from evaluate.described import Description
 from evaluate.ossification import Annotated, Score
-from evaluate.published import BEST_OF_SEVERAL, EQUAL_TIME, OTHER_IMAGES, TASKS, Table, tables
+from evaluate.published import (
+    BEST_OF_SEVERAL,
+    EQUAL_TIME,
+    FURTHER,
+    OTHER_IMAGES,
+    TASKS,
+    Table,
+    tables,
+)
 from evaluate.records import (
     COLUMNS,
     Group,
@@ -155,7 +163,7 @@ def report(
             records += found
         if found := _select(methods, "S12", dataset):
             title = f"S12. Differences of MAE between methods in {unit}, on {dataset}"
-            equal = [_EQUAL_TIME] * any(EQUAL_TIME in record["column"] for record in found)
+            equal = [_EQUAL_TIME] * any(record["row"] == FURTHER for record in found)
             grids.append(_comparison(title, found, {}, [_S12, *equal, *chosen]))
             records += found
         if unit == "months":
@@ -228,8 +236,8 @@ _S12 = (
 )
 _EQUAL_TIME = (
     "With parts and without, for the same processor time from the same weights, which had been "
-    f"trained with parts: the released AR-CNN and {EQUAL_TIME}, in table A3's comparison. "
-    "docs/experiments.md has their epochs. This is said of no other AR-CNN."
+    f"trained with parts: {' and '.join(EQUAL_TIME)}, in the row of table S4. docs/experiments.md "
+    "has their epochs. This is said of no other two."
 )
 
 

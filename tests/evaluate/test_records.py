@@ -8,7 +8,7 @@ import pytest
 
 from evaluate import records
 from evaluate.cases import RECORDED, AssessmentRow, CaseRow
-from evaluate.published import TABLES
+from evaluate.published import EQUAL_TIME, TABLES
 from evaluate.tables import report
 
 
@@ -254,6 +254,26 @@ def test_methods_are_compared_on_the_cases_that_both_assessed() -> None:
     assert paper["weights"] == "ours, months"
     other = cell(found, "S12", "A3", "AR-CNN - single")
     assert (other["measured"], other["n"], other["published"]) == (-3.0, 3, None)
+
+
+def test_the_pair_of_equal_processor_time_is_compared_in_its_own_row() -> None:
+    with_parts, without = EQUAL_TIME
+    cases = [
+        row(id, error, place=("S4", name, "MAE"), weights=f"{RECORDED}{name}")
+        for name, errors in ((with_parts, (1, 2)), (without, (4, 3)))
+        for id, error in zip("12", errors, strict=True)
+    ]
+    (found,) = records.method_difference_records(cases)
+    assert (found["table"], found["row"]) == ("S12", "S4")
+    assert found["column"] == f"{with_parts} - {without}"
+    assert (found["measured"], found["n"], found["recorded"]) == (-2.0, 2, True)
+    notes = [
+        any("same processor time" in note for note in grid.notes)
+        for grid in report(cases, [], []).grids
+        if grid.title.startswith("S12.")
+    ]
+    assert notes == [True]
+    assert not records.method_difference_records(cases[:2])  # one of the two alone
 
 
 def test_boys_alone_are_compared_with_boys() -> None:
