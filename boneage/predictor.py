@@ -541,7 +541,8 @@ class Predictor:
             warnings=radiograph.warnings
             + ((_OTHER_SEX[radiograph.sex],) if {sex, radiograph.sex} == {"F", "M"} else ())
             + quality.warnings_for(radiograph, self.preprocess.resolution, self.config["task"])
-            + judgement.warnings,
+            + judgement.warnings
+            + quality.warnings_of_parts(components, self.config["unit"]),
             refused=refused,
             model=ModelReference(self.id, self.revision),
             heat_map=None if heat_map is None else self.preprocess.unfold(heat_map),

@@ -123,3 +123,31 @@ class TestWarnings:
         film = images.from_array(side_by_side(hands[100], hands[101], 0.05))
         (warning,) = quality.warnings_for(film, 299)
         assert "two hands" in warning
+
+
+PARTS = {"X": 33.0, "C": 41.0, "R1": 23.0, "R2": 22.0, "R3": 144.0, "assembled": 52.6}
+
+
+class TestParts:
+    def test_a_part_far_from_the_others_is_named(self) -> None:
+        (warning,) = quality.warnings_of_parts(PARTS, "months")
+        assert warning.startswith("Part R3 alone gives 144 months, far from")
+        assert "median 33" in warning
+
+    @pytest.mark.parametrize(
+        "components",
+        [
+            {},
+            {"assembled": 80.0},
+            {**PARTS, "R3": 57.0},  # 24 from the median
+            {**PARTS, "R3": 30.0, "X": 90.0},  # the whole hand is no part
+        ],
+    )
+    def test_otherwise_nothing_is_said(self, components: dict[str, float]) -> None:
+        assert quality.warnings_of_parts(components, "months") == ()
+
+    def test_years(self) -> None:
+        ages = {name: age / 12 for name, age in PARTS.items()}
+        assert len(quality.warnings_of_parts(ages, "years")) == 1
+        near = {**ages, "R3": 4.7}
+        assert not quality.warnings_of_parts(near, "years")
