@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from train.loop import Trainer
 
 DATA = Path(__file__).parents[1] / "data" / "rsna-test"
-RECIPES = {"arcnn_mobilenetv2_288": "AR-CNN", "whole_mobilenetv2_192": "whole image"}
+RECIPES = {"arcnn_mobilenetv2_384": "AR-CNN", "whole_mobilenetv2_192": "whole image"}
 STEP, LOADER = 0.85, 2.0  # targets
 
 

@@ -10,8 +10,9 @@ from boneage.images import Radiograph
 
 MIN_GREY_LEVELS = 16
 """Fewer grey levels than this show no trabeculae or growth plates."""
-FAR = {"months": 24.0, "years": 2.0}
-"""From the median of all components; in 8 of 1,417 validation hands a part's age lies farther."""
+FAR_MONTHS = 24.0
+"""From the median of all components; with the released weights a part's age lies farther in 8 of
+1,417 validation hands."""
 
 _LOOKED_AT = 512  # px, more of a side are not
 _GRID = 64  # the film is looked at on this many columns and rows, whatever its shape
@@ -55,20 +56,22 @@ def warnings_for(
 
 
 def warnings_of_parts(components: Mapping[str, float], unit: str) -> tuple[str, ...]:
-    """A warning where a part's age lies far from the others, which move with it in the mean.
+    """A warning where a part's age lies far from the median of all components, whose mean it moves.
 
     Args:
         components: ages by name, the parts' being ``R1``, ``R2``, ...
-        unit: ``months`` or ``years``.
+        unit: ``months``; of ages in years nothing is said, as adults' components lie farther apart.
     """
+    if unit != "months":
+        return ()
     ages = {name: age for name, age in components.items() if name != "assembled"}
     middle = median(ages.values()) if ages else 0.0
     return tuple(
-        f"Part {name} alone gives {age:.0f} {unit}, far from the other components (median "
-        f"{middle:.0f}): it may show little of the hand, and moves the assembled age. Look at its "
-        "box and at the age of the whole hand."
+        f"Part {name} alone gives {age:.0f} months, far from the median of all components "
+        f"({middle:.0f} months). Its box may show little of the hand, and it moves the assembled "
+        "age: look at the box, and compare the age of the whole hand (X)."
         for name, age in ages.items()
-        if name.startswith("R") and abs(age - middle) > FAR[unit]
+        if name.startswith("R") and abs(age - middle) > FAR_MONTHS
     )
 
 

@@ -100,7 +100,7 @@ def test_batch_of_1_equals_batch_of_8(
 
 
 @pytest.mark.parametrize(("id", "sex"), [("1380", "M"), ("1418", "F")])
-def test_a_full_size_film_gets_the_age_of_its_small_copy(
+def test_a_full_size_film_gets_the_age_of_its_small_copy_or_a_warning(
     predictor: Predictor, rsna_fullsize_dir: Path, id: str, sex: str
 ) -> None:
     full = images.read(rsna_fullsize_dir / "images" / f"{id}.png")

@@ -25,8 +25,8 @@ Hand = tuple[Radiograph, str, Assessment]  # with its sex
 
 EVERY = 20  # of the test radiographs
 FULL_SIZE = {"1380": "M", "1418": "F"}
-# Months by which a film may move where rounding lets another region win: 1418, of a girl of two
-# years, moves by up to 1.2, with earlier weights by 2.0.
+# Months by which a film may move where rounding lets another region win. 1418, of a girl of two
+# years, moves by 21 where its third part lies beside the hand, and is left out there.
 OTHER_REGION = 2.5
 
 
@@ -64,14 +64,19 @@ def moved(
 ) -> np.ndarray:
     """Absolute change of the age in months from each radiograph to its other version.
 
-    Of those with a warning that a part lies far from the others nothing is promised. It is given
-    for one of these radiographs at most: film 1418, of a small hand, in some of its versions.
+    Of film 1418, of a small hand, nothing is promised where a warning says that one of its parts
+    lies far from the others; no other of these radiographs gets it.
     """
     others = assessed(predictor, [(change(r.pixels), sex) for r, sex, _ in hands])
-    pairs = [(a, b) for (_, _, a), (_, _, b) in zip(hands, others, strict=True)]
-    steady = [(a, b) for a, b in pairs if not (warned(a) or warned(b))]
-    assert len(pairs) - len(steady) <= 1 < len(pairs)
-    return np.array([abs((b.age or 0) - (a.age or 0)) for a, b in steady])
+    changes = []
+    for (radiograph, _, before), (_, _, after) in zip(hands, others, strict=True):
+        if warned(before) or warned(after):
+            assert radiograph.id == "1418"
+        else:
+            assert before.age is not None
+            assert after.age is not None
+            changes.append(abs(after.age - before.age))
+    return np.array(changes)
 
 
 def warned(assessment: Assessment) -> bool:
@@ -163,7 +168,10 @@ def test_an_inverted_dicom_gives_the_age_of_the_picture(
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_enlarged_by_interpolation(predictor: Predictor, hands: list[Hand], factor: int) -> None:
-    """The most a single age moves is large, since other regions may be chosen."""
+    """The most a single age moves is large, since other regions may be chosen.
+
+    Measured of these ten: median 1.5, largest 3.4.
+    """
     change = moved(predictor, hands, lambda p: resized(p, factor, Image.Resampling.BICUBIC))
     assert np.median(change) < 2
     assert change.max() < 6
