@@ -60,7 +60,7 @@ def warnings_of_parts(components: Mapping[str, float], unit: str) -> tuple[str, 
 
     Args:
         components: ages by name, the parts' being ``R1``, ``R2``, ...
-        unit: ``months``; of ages in years nothing is said, as adults' components lie farther apart.
+        unit: of others than ``months`` nothing is said: :data:`FAR_MONTHS` was chosen for hands.
     """
     if unit != "months":
         return ()

@@ -13,7 +13,9 @@ import pytest
 from boneage import __version__, hub
 from boneage.card import FOREIGN, model_card
 from boneage.predictor import released
+from boneage.quality import warnings_of_parts
 from boneage.views import REGIONS
+from evaluate.cases import read_cases
 
 FOLDERS = [released("hand"), *(released("adult", region) for region in REGIONS)]
 
@@ -161,6 +163,20 @@ def test_accuracy_states_what_moves_an_age(accuracy: str, metrics: list[dict]) -
         moves = ", ".join(f"{robustness[row, 'mean change of the age']:.1f}" for row in rows)
         errors = ", ".join(f"{robustness[row, 'MAE']:.2f}" for row in rows)
         assert f"| {moves} | {errors} |" in accuracy
+
+
+def test_accuracy_states_how_many_hands_have_a_part_far_from_the_others(
+    repo_root: Path, accuracy: str
+) -> None:
+    hands: dict[str, dict[str, float]] = {}
+    for row in read_cases(repo_root / "results" / "validation" / "cases.csv"):
+        if row.table == "A2" and row.assessed is not None:
+            hands.setdefault(row.id, {})[row.column] = row.assessed
+    ages = [{name: hand[name] for name in ("X", "C", "R1", "R2", "R3")} for hand in hands.values()]
+    warned = sum(bool(warnings_of_parts(each, "months")) for each in ages)
+    stated = f"{warned} of {len(ages):,} validation hands"
+    assert stated in accuracy
+    assert stated in " ".join((repo_root / "boneage" / "quality.py").read_text().split())
 
 
 def test_accuracy_states_where_boxes_land(accuracy: str, metrics: list[dict]) -> None:

@@ -32,7 +32,7 @@ OTHER_REGION = 2.5
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor.load(device="cpu")
+    return Predictor.load(device="cpu", precision="fp32")  # whatever the processor is fast at
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +168,9 @@ def test_an_inverted_dicom_gives_the_age_of_the_picture(
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_enlarged_by_interpolation(predictor: Predictor, hands: list[Hand], factor: int) -> None:
-    """The most a single age moves is large, since other regions may be chosen.
-
-    Measured of these ten: median 1.5, largest 3.4.
-    """
+    """The most a single age moves is large, since other regions may be chosen."""
     change = moved(predictor, hands, lambda p: resized(p, factor, Image.Resampling.BICUBIC))
-    assert np.median(change) < 2
+    assert np.median(change) < 1.5
     assert change.max() < 6
 
 
