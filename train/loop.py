@@ -22,6 +22,7 @@ from boneage import hub
 from boneage.card import model_card
 from boneage.errors import InputError
 from boneage.models.backbones import fold_in_training, freeze_batch_norm
+from boneage.models.depthwise import hasten_strided_depthwise
 from boneage.precision import forbid_tf32
 from boneage.transforms import Preprocess
 from train.data import Batch, Batches
@@ -82,9 +83,10 @@ class Trainer:
             model.set_ages(self.mean, self.sd)
         self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
         freeze(self.raw, settings.frozen)
-        # In bf16 the folded weights and summands would be rounded, which was not tried.
-        if settings.freeze_batch_norm and accelerator.mixed_precision == "no":
+        if settings.freeze_batch_norm:
             fold_in_training(self.raw)
+        if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
+            hasten_strided_depthwise(self.raw)
         self.at_once = settings.batch_size // settings.accumulate  # images that memory has to hold
         self.places = Places(batches.whole)
         share_dropout(self.raw, self.places)
