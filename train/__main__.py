@@ -93,8 +93,9 @@ def parser() -> argparse.ArgumentParser:
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's; "
         "the whole network from a run of the same network, be it of another size or region, or an "
         "AR-CNN of both sexes for one of them; of another AR-CNN also its heads; of an AR-CNN a "
-        "single-stage network takes the head X; the recipes of table A1 take the backbone alone; "
-        "given several times, with weights of the recipe's own network, it starts from their mean",
+        "single-stage network takes the head X, and of one an AR-CNN its head for all three; the "
+        "recipes of table A1 take the backbone alone; given several times, with weights of the "
+        "recipe's own network, it starts from their mean",
     )
     p.add_argument(
         "--precision",

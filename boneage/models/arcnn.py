@@ -323,14 +323,21 @@ class ARCNN(nn.Module):
         return self.backbone.heat_map_layer
 
     def load_heads(self, file: Path) -> list[AgeHead]:
-        """Take over the heads of another AR-CNN's safetensors file, but for those of another shape.
+        """Take over heads of another network's safetensors file, but for those of another shape.
 
-        Its attention agent is left behind: with other anchors it has to learn anew.
+        Another AR-CNN's attention agent is left behind: with other anchors it has to learn anew.
+        The one head of a single-stage network assesses the whole radiograph, and from the start its
+        parts and, with no say of the parts yet, both together.
 
         Returns:
             The heads that were taken over.
         """
         tensors = read_tensors(file)
+        agent = self.recognition
+        if agent.whole_head.take_over(tensors, "head"):
+            agent.part_head.take_over(tensors, "head")
+            agent.concatenated_head.widen(agent.whole_head)
+            return [agent.whole_head, agent.part_head, agent.concatenated_head]
         heads = ((n, module) for n, module in self.named_modules() if isinstance(module, AgeHead))
         return [head for name, head in heads if head.take_over(tensors, name)]
 

@@ -291,6 +291,14 @@ class AgeHead(nn.Module):
         return True
 
     @torch.no_grad()
+    def widen(self, narrow: AgeHead) -> None:
+        """Assess as another head does by its features, which are the first of this one's."""
+        known = narrow.linear.in_features
+        self.linear.weight[:, :known] = narrow.linear.weight
+        self.linear.weight[:, known:] = 0
+        self.linear.bias.copy_(narrow.linear.bias)
+
+    @torch.no_grad()
     def restandardise(self, before: tuple[float, float], now: tuple[float, float]) -> None:
         """Keep the ages where their (mean, standard deviation) change, as with other images.
 

@@ -19,6 +19,7 @@ from boneage.models.arcnn import (
     ranking_loss,
 )
 from boneage.models.backbones import freeze_batch_norm
+from boneage.models.finetuned import FineTuned
 
 
 def small(**arguments: object) -> ARCNN:
@@ -241,6 +242,34 @@ class TestInitialisation:
         assert not linear.bias.any()  # nor its bias, whose shape is that of any K
         whole = trained.recognition.whole_head.linear.weight
         assert torch.equal(model.recognition.whole_head.linear.weight, whole)
+
+    def test_the_head_of_a_single_stage_network_is_that_of_all(self, tmp_path: Path) -> None:
+        torch.manual_seed(1)
+        trained = FineTuned("resnet18", sexes=2).eval()
+        torch.nn.init.normal_(trained.head.linear.bias)
+        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        model = small().eval()
+        model.backbone.load_initialisation(tmp_path / "trained.safetensors")
+        heads = model.load_heads(tmp_path / "trained.safetensors")
+        agent = model.recognition
+        assert heads == [agent.whole_head, agent.part_head, agent.concatenated_head]
+        images, sex = torch.randn(3, 3, 128, 128), torch.tensor([0, 1, 1])
+        with torch.inference_mode():
+            expected, found = trained(images, sex).assembled, model(images, sex)
+        torch.testing.assert_close(found.whole, expected)
+        torch.testing.assert_close(found.concatenated, expected)
+        assert torch.equal(agent.part_head.linear.weight, trained.head.linear.weight)
+
+    def test_the_head_of_a_single_stage_network_of_other_sexes_stays_there(
+        self, tmp_path: Path
+    ) -> None:
+        trained = FineTuned("resnet18", sexes=1)
+        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        model = small()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        assert model.load_heads(tmp_path / "trained.safetensors") == []
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name])
 
     @pytest.mark.parametrize("sex", [0, 1])
     def test_a_network_of_one_sex_is_that_of_both(
