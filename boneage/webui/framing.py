@@ -157,7 +157,7 @@ def _reframe(visit: Visit, make: Any) -> tuple[Any, ...]:
         visit.change()
         card = cards.problem("The radiograph cannot be framed like this", str(error))
         return (gr.skip(), card, *values(visit.framing))
-    card = hand_cards.given(radiograph, visit.reference)
+    card = tab.of_turn(turn, hand_cards.given(radiograph, visit.reference))
     if visit.files != file or visit.framing is not framing:
         return overtaken
     # A sex that was chosen meanwhile has begun another assessment.

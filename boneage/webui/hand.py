@@ -146,7 +146,7 @@ def take(
         sex, note, card = None, NO_NOTE, cards.problem(tab.UNREADABLE, reason)
     named = own or (replaces and visit.turn == turn)
     return (
-        hand_cards.given(radiograph, visit.reference),
+        tab.of_turn(turn, hand_cards.given(radiograph, visit.reference)),
         gr.update(visible=True),
         gr.update(value=sex, info=note) if named else gr.update(info=note),
         card,
@@ -217,7 +217,7 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
         (assessment,) = predictor.assess(radiograph, sex, heat_map=True)
         visit.assessed = turn, assessment
         latest = fields if visit.fields is None else visit.fields
-        return result(predictor, visit, radiograph, assessment, latest)
+        return tab.of_turn(turn, result(predictor, visit, radiograph, assessment, latest))
 
     return tab.assess(visit, show)
 
@@ -225,13 +225,13 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
 def compare(predictor: Predictor, visit: Visit, *fields: Any) -> Any:
     """The result's card again, beside another chronological age; no change if there is none."""
     visit.fields = fields
-    assessment = visit.assessment
+    assessment, turn = visit.assessment, visit.turn
     if assessment is None:
         return gr.skip()
 
     def show(path: str) -> str:
         radiograph = visit.framing.apply(images.read(path))
-        return result(predictor, visit, radiograph, assessment, fields)
+        return tab.of_turn(turn, result(predictor, visit, radiograph, assessment, fields))
 
     return tab.assess(visit, show)
 

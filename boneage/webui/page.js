@@ -118,4 +118,10 @@
       field.dispatchEvent(new Event("input", { bubbles: true }));
     }, { once: true });
   });
+  // A result that is late is not that of the film which was given or framed meanwhile.
+  const turnOf = (place) => document.querySelector(`${place} [data-turn]`)?.dataset.turn;
+  new MutationObserver(() => {
+    const result = document.querySelector("#hand-result [data-turn]");
+    if (result) result.hidden = !(+turnOf("#hand-given") <= +result.dataset.turn);
+  }).observe(document.body, { childList: true, subtree: true });
 }

@@ -113,6 +113,15 @@ def result(name: str, start: str) -> gr.HTML:
     )
 
 
+def of_turn(turn: int, card: str) -> str:
+    """A card that says of which turn of the :class:`Visit` it is.
+
+    Updates may reach the page in another order than they were made in; page.js hides a result of an
+    earlier turn than that in which the file beside it was given.
+    """
+    return f'<div data-turn="{turn}">{card}</div>'
+
+
 def example_buttons(examples: Sequence[tuple[str, Radiograph]]) -> list[gr.Button]:
     """A button for each example, with its label and picture."""
     if not examples:

@@ -24,7 +24,8 @@ WATCH = """() => {
   window.mismatches = [];
   new MutationObserver(() => {
     const given = document.querySelector("#hand-given strong")?.textContent;
-    const result = document.querySelector("#hand-result a.download")?.download;
+    const shown = document.querySelector("#hand-result [data-turn]:not([hidden])");
+    const result = shown?.querySelector("a.download")?.download;
     if (result && result !== `${given}.json`) window.mismatches.push([given, result]);
   }).observe(document.body, { subtree: true, childList: true, characterData: true });
 }"""
@@ -223,6 +224,23 @@ def test_no_result_beside_another_radiograph(
     assert page.inner_text("#hand-given strong") == small.stem
     assert page.locator(f"a.download[download='{small.stem}.json']").count() == 1
     assert page.evaluate("window.mismatches") == []
+
+
+@pytest.mark.parametrize("late", ["result", "removed"])
+def test_a_late_result_is_not_shown(page: Page, small: Path, late: str) -> None:
+    choose(page, "Male")
+    give(page, small)
+    shown_age(page, "Male")
+    page.evaluate(
+        """(late) => {
+          if (late === "removed") return document.querySelector("#hand-given [data-turn]").remove();
+          const result = document.querySelector("#hand-result [data-turn]");
+          const earlier = document.querySelector("#hand-given [data-turn]").dataset.turn - 1;
+          result.outerHTML = result.outerHTML.replace(/data-turn="\\d+"/, `data-turn="${earlier}"`);
+        }""",
+        late,
+    )
+    page.wait_for_selector(AGE, state="hidden")
 
 
 def test_remove_clears_everything(page: Page) -> None:
