@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -422,14 +423,18 @@ def chosen_precision(wanted: str, model: nn.Module, size: int) -> str:
     from accelerate.utils import broadcast_object_list
 
     from boneage.models.backbones import freeze_batch_norm
+    from boneage.models.depthwise import hasten_strided_depthwise
     from boneage.precision import choose_precision
 
     device = PartialState().device
-    image, sex = torch.zeros(1, 3, size, size), torch.zeros(1, dtype=torch.int64)
+    image = torch.zeros(1, 3, size, size, device=device)
+    sex = torch.zeros(1, dtype=torch.int64, device=device)
+    network = copy.deepcopy(model).to(device).train()
+    freeze_batch_norm(network)  # of one image they could not be computed
+    hasten_strided_depthwise(network)
 
     def trial() -> None:
-        freeze_batch_norm(model.to(device).train())  # a trial must not change any statistics
-        model(image.to(device), sex.to(device))
+        network(image, sex).assembled.sum().backward()
 
     chosen = [choose_precision("fp32" if wanted == "no" else wanted, device, trial)]
     broadcast_object_list(chosen)  # measured in each, they could differ

@@ -85,8 +85,7 @@ class Trainer:
         freeze(self.raw, settings.frozen)
         if settings.freeze_batch_norm:
             fold_in_training(self.raw)
-        if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
-            hasten_strided_depthwise(self.raw)
+        hasten_strided_depthwise(self.raw)
         self.at_once = settings.batch_size // settings.accumulate  # images that memory has to hold
         self.places = Places(batches.whole)
         share_dropout(self.raw, self.places)

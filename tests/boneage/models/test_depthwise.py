@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
 
 from boneage.models.backbones import Backbone
-from boneage.models.depthwise import hasten_strided_depthwise
+from boneage.models.depthwise import StridedDepthwise, hasten_strided_depthwise
 
 
 def gradients(module: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -32,12 +33,12 @@ def test_output_and_gradients(
     bias: bool,
 ) -> None:
     torch.manual_seed(0)
-    sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-    padding = tuple(side // 2 for side in sides)
-    plain = nn.Conv2d(6, 6, kernel, stride, padding, groups=6, bias=bias).double()
+    height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    plain = nn.Conv2d(6, 6, kernel, stride, (height // 2, width // 2), groups=6, bias=bias).double()
     hastened = copy.deepcopy(plain)
-    hasten_strided_depthwise(hastened)
-    assert "_conv_forward" in vars(hastened)
+    hastened._conv_forward = lambda *arguments: StridedDepthwise.apply(
+        *arguments, plain.stride, plain.padding
+    )
     images = torch.randn(2, 6, *size, dtype=torch.float64)
     for expected, found in zip(
         *(gradients(network, images) for network in (plain, hastened)), strict=True
@@ -77,12 +78,24 @@ def test_in_mixed_precision() -> None:
     images = torch.randn(2, 32, 24, 24).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         expected, before = gradients(plain, images)
-        found, after = gradients(hastened, images)
+        with patch.object(StridedDepthwise, "apply", wraps=StridedDepthwise.apply) as applied:
+            found, after = gradients(hastened, images)
+    applied.assert_called_once()
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected)
     for one, other in zip(before, after, strict=True):
         assert one.dtype == other.dtype == torch.float32
         torch.testing.assert_close(other, one, rtol=0.02, atol=0.02 * one.abs().max().item())
+
+
+def test_plain_in_fp32() -> None:
+    convolution = nn.Conv2d(6, 6, 3, 2, 1, groups=6)
+    images = torch.randn(1, 6, 8, 8)
+    expected = convolution(images)
+    hasten_strided_depthwise(convolution)
+    with patch.object(StridedDepthwise, "apply") as applied:
+        assert torch.equal(convolution(images), expected)
+    applied.assert_not_called()
 
 
 def test_a_copy_computes_with_its_own_weights() -> None:
