@@ -103,7 +103,7 @@ def _seconds(trial: Callable[[], Any], device: torch.device, precision: str) -> 
     import torch
 
     start = time.perf_counter()
-    with torch.inference_mode(), computing_in(device, precision):
+    with computing_in(device, precision):
         trial()
     if device.type != "cpu":
         torch.accelerator.synchronize()

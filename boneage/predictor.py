@@ -239,6 +239,7 @@ class Predictor:
         fold_batch_norm(network)
         forbid_tf32()
 
+        @torch.inference_mode()
         def trial() -> None:
             size, sex = self.preprocess.size, None
             image = torch.zeros(1, 3, size, size, device=place)

@@ -216,8 +216,11 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
         radiograph = at.apply(images.read(path))
         (assessment,) = predictor.assess(radiograph, sex, heat_map=True)
         visit.assessed = turn, assessment
-        latest = fields if visit.fields is None else visit.fields
-        return tab.of_turn(turn, result(predictor, visit, radiograph, assessment, latest))
+        card, latest = "", None
+        # Fields that change while the card is made are compared at once, and may be shown before.
+        while latest is not (now := fields if visit.fields is None else visit.fields):
+            card, latest = result(predictor, visit, radiograph, assessment, now), now
+        return tab.of_turn(turn, card)
 
     return tab.assess(visit, show)
 

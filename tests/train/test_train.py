@@ -14,9 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from boneage import datasets, hub, images
+from boneage.models.finetuned import FineTuned
 from boneage.predictor import Predictor
 from train import loop
-from train.__main__ import commit, main, thinned
+from train.__main__ import chosen_precision, commit, main, thinned
 
 WriteRecipe = Callable[..., Path]
 Run = Callable[..., int]
@@ -495,3 +496,24 @@ def test_commit_says_whether_the_code_was_changed_since(
     assert commit() == git("rev-parse", "HEAD")
     code.write_text("2")
     assert commit() == git("rev-parse", "HEAD") + "-dirty"
+
+
+def test_a_whole_step_decides_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a gradient moves on: by 2 s in fp32, by 1 s in bf16."""
+    now = 0.0
+    backward = torch.Tensor.backward
+
+    def timed(of: torch.Tensor) -> None:
+        nonlocal now
+        backward(of)
+        now += 1.0 if torch.is_autocast_enabled("cpu") else 2.0
+
+    monkeypatch.setattr("boneage.precision.fast_bf16", lambda *_: None)
+    monkeypatch.setattr("boneage.precision.time.perf_counter", lambda: now)
+    monkeypatch.setattr(torch.Tensor, "backward", timed)
+    model = FineTuned("mobilenet_v2")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert chosen_precision("auto", model, 32) == "bf16"
+    assert now == 4 * (1.0 + 2.0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())

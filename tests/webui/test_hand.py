@@ -324,6 +324,21 @@ def test_chronological_age_filled_in_during_the_assessment_counts(film: str) -> 
     assert "chronological age of" not in hand.assess(FakePredictor(), visit, "F", *NO_AGE)
 
 
+def test_so_does_one_that_is_filled_in_while_the_result_is_drawn(
+    film: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit, draw = hand.Visit(), hand_cards.result
+
+    def slowly(*arguments: Any, **options: Any) -> str:
+        monkeypatch.setattr(hand_cards, "result", draw)
+        hand.compare(FakePredictor(), visit, None, None, 11.0)
+        return draw(*arguments, **options)
+
+    hand.take(visit, film, "F")
+    monkeypatch.setattr(hand_cards, "result", slowly)
+    assert "12.0 months (1.0 SD) below" in hand.assess(FakePredictor(), visit, "F", *NO_AGE)
+
+
 def test_nor_does_one_that_is_filled_in_while_the_next_film_is_read(
     film: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
