@@ -102,7 +102,7 @@ def prepare(name: str, out: Path) -> tuple[Trainer, nn.Module]:
     arguments = {**recipe.arguments, "sexes": len(sexes)}
     network = NewNetwork(recipe.architecture, arguments, sexes, data)
     model, _ = initialised(network, [released("hand") / hub.TENSORS])
-    accelerator = Accelerator(mixed_precision=chosen_precision("auto", model, preprocess.size))
+    accelerator = Accelerator(mixed_precision=chosen_precision("auto", model, recipe))
     cache = build_cache(data, preprocess, out, accelerator)
     size = recipe.optimisation.batch_size
     batches = Batches(data, cache, sexes, size, recipe.augmentation)

@@ -30,8 +30,8 @@ def choose_precision(wanted: str, device: torch.device, trial: Callable[[], Any]
     Args:
         wanted: one of :data:`PRECISIONS`; what is not ``auto`` is taken as it is.
         device: to compute on.
-        trial: computes one image; measured in both precisions where the processor's flags do not
-            decide.
+        trial: computes one image, with its gradient if that is to be computed; measured in both
+            precisions, by autocast, where the processor's flags do not decide.
 
     Raises:
         InputError: for another precision.

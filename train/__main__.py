@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,9 @@ def parser() -> argparse.ArgumentParser:
         help="start the backbone from a safetensors file: torchvision's names, or a trained run's; "
         "the whole network from a run of the same network, be it of another size or region, or an "
         "AR-CNN of both sexes for one of them; of another AR-CNN also its heads; of an AR-CNN a "
-        "single-stage network takes the head X, and of one an AR-CNN its head for all three; the "
-        "recipes of table A1 take the backbone alone; given several times, with weights of the "
-        "recipe's own network, it starts from their mean",
+        "single-stage network of as many sexes takes the head X, and an AR-CNN takes its head "
+        "for X, C and parts; the recipes of table A1 take the backbone alone; given several "
+        "times, with weights of the recipe's own network, it starts from their mean",
     )
     p.add_argument(
         "--precision",
@@ -184,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = args.precision
     if checkpoint and wanted == "auto":  # measured anew it could differ
         wanted = json.loads(checkpoint["run"]).get("precision", wanted)
-    precision = chosen_precision(wanted, model, recipe.preprocess["size"])
+    precision = chosen_precision(wanted, model, recipe)
     # Batch normalisation's running statistics are the loop's own affair.
     buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buffers])
@@ -410,31 +411,39 @@ def resolution_of(folder: LabelledFolder) -> int:
     return min(min(images.read(case.path).pixels.shape) for case in folder.cases[:32])
 
 
-def chosen_precision(wanted: str, model: nn.Module, size: int) -> str:
+def chosen_precision(wanted: str, model: nn.Module, recipe: Recipe) -> str:
     """Accelerate's name of the precision to train in, the same in all processes.
 
     Args:
         wanted: ``auto``, ``bf16`` or ``no``.
         model: to be trained.
-        size: of its input, px.
+        recipe: to train it by.
+
+    Raises:
+        InputError: if the network has no module that the recipe freezes.
     """
     import torch
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     from boneage.models.backbones import freeze_batch_norm
-    from boneage.models.depthwise import hasten_strided_depthwise
     from boneage.precision import choose_precision
+    from train.loop import ready_to_train
 
     device = PartialState().device
-    image = torch.zeros(1, 3, size, size, device=device)
-    sex = torch.zeros(1, dtype=torch.int64, device=device)
-    network = copy.deepcopy(model).to(device).train()
-    freeze_batch_norm(network)  # of one image they could not be computed
-    hasten_strided_depthwise(network)
+
+    @cache
+    def network() -> nn.Module:
+        copied = ready_to_train(copy.deepcopy(model), recipe.optimisation, device).train()
+        freeze_batch_norm(copied)  # a map may have one cell, which has no standard deviation
+        return copied
 
     def trial() -> None:
-        network(image, sex).assembled.sum().backward()
+        size = recipe.preprocess["size"]
+        image = torch.zeros(1, 3, size, size, device=device)
+        sex = torch.zeros(1, dtype=torch.int64, device=device)
+        output = network()(image.contiguous(memory_format=torch.channels_last), sex)
+        output.assembled.sum().backward()
 
     chosen = [choose_precision("fp32" if wanted == "no" else wanted, device, trial)]
     broadcast_object_list(chosen)  # measured in each, they could differ

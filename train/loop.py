@@ -27,7 +27,7 @@ from boneage.precision import forbid_tf32
 from boneage.transforms import Preprocess
 from train.data import Batch, Batches
 from train.dropout import Places, share_dropout
-from train.recipe import Recipe
+from train.recipe import Optimisation, Recipe
 from train.schedule import Schedule
 
 CHECKPOINT = "checkpoint.pt"
@@ -81,11 +81,7 @@ class Trainer:
         settings = recipe.optimisation
         if hasattr(model, "set_ages"):  # its classes are ages, not standardised ones
             model.set_ages(self.mean, self.sd)
-        self.raw = model.to(accelerator.device, memory_format=torch.channels_last)
-        freeze(self.raw, settings.frozen)
-        if settings.freeze_batch_norm:
-            fold_in_training(self.raw)
-        hasten_strided_depthwise(self.raw)
+        self.raw = ready_to_train(model, settings, accelerator.device)
         self.at_once = settings.batch_size // settings.accumulate  # images that memory has to hold
         self.places = Places(batches.whole)
         share_dropout(self.raw, self.places)
@@ -363,6 +359,25 @@ def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
         get_ema_multi_avg_fn(now)(averages, current, count)
 
     return update
+
+
+def ready_to_train(model: nn.Module, settings: Optimisation, device: torch.device) -> nn.Module:
+    """The network on its device, with what the settings freeze, computing as fast as it can.
+
+    Args:
+        model: changed in place.
+        settings: of the recipe.
+        device: to train on.
+
+    Raises:
+        InputError: if the network has no module that the settings freeze.
+    """
+    model = model.to(device, memory_format=torch.channels_last)
+    freeze(model, settings.frozen)
+    if settings.freeze_batch_norm:
+        fold_in_training(model)
+    hasten_strided_depthwise(model)
+    return model
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:

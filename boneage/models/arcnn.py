@@ -325,16 +325,18 @@ class ARCNN(nn.Module):
     def load_heads(self, file: Path) -> list[AgeHead]:
         """Take over heads of another network's safetensors file, but for those of another shape.
 
-        Another AR-CNN's attention agent is left behind: with other anchors it has to learn anew.
-        The one head of a single-stage network assesses the whole radiograph, and from the start its
-        parts and, with no say of the parts yet, both together.
+        Another AR-CNN's attention agent is left behind: with other anchors it has to learn anew. A
+        single-stage network has one head, by which all three begin: X and parts with that head
+        itself, C with the same ages as X, since the parts have no weight in it yet.
 
         Returns:
             The heads that were taken over.
         """
         tensors = read_tensors(file)
         agent = self.recognition
-        if agent.whole_head.take_over(tensors, "head"):
+        # Heads of other networks may have that name, but stand on other features.
+        is_single_stage = all(name.startswith(("backbone.", "head.")) for name in tensors)
+        if is_single_stage and agent.whole_head.take_over(tensors, "head"):
             agent.part_head.take_over(tensors, "head")
             agent.concatenated_head.widen(agent.whole_head)
             return [agent.whole_head, agent.part_head, agent.concatenated_head]

@@ -190,9 +190,11 @@ def fold_in_training(module: nn.Module) -> None:
     """Have convolutions apply the batch normalisations that follow them, step by step.
 
     For normalisations that stay frozen (:func:`freeze_batch_norm`) while their factors and summands
-    are trained. In fp32 the function and the gradients are the same but for rounding, and so are
-    all parameters and their names; what falls away is a pass over every map, forwards and
-    backwards.
+    are trained. The function and the gradients are the same but for rounding, and so are all
+    parameters and their names; what falls away is a pass over every map, forwards and backwards.
+    In bf16 weights and summands are rounded after folding in place of the maps before it: what the
+    gradient of a batch differs from that of fp32 by, an eighth of its length, becomes a sixth
+    (docs/performance.md).
 
     Args:
         module: changed in place, to be run with its normalisations in evaluation mode.
@@ -292,7 +294,11 @@ class AgeHead(nn.Module):
 
     @torch.no_grad()
     def widen(self, narrow: AgeHead) -> None:
-        """Assess as another head does by its features, which are the first of this one's."""
+        """Assess as another head does, whose features are the first of this one's.
+
+        Args:
+            narrow: of as many sexes, with at most as many features.
+        """
         known = narrow.linear.in_features
         self.linear.weight[:, :known] = narrow.linear.weight
         self.linear.weight[:, known:] = 0

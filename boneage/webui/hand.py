@@ -210,25 +210,28 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
     """
     if sex is None and predictor.sexes:
         return gr.skip()
-    at, turn = visit.framing, visit.turn
+    turn, at = (
+        visit.turn,
+        visit.framing,
+    )  # in this order: a framing that comes between ends the turn
 
     def show(path: str) -> str:
         radiograph = at.apply(images.read(path))
         (assessment,) = predictor.assess(radiograph, sex, heat_map=True)
         visit.assessed = turn, assessment
         card, latest = "", None
-        # Fields that change while the card is made are compared at once, and may be shown before.
+        # What :func:`compare` makes of fields that change now may reach the page before this card.
         while latest is not (now := fields if visit.fields is None else visit.fields):
             card, latest = result(predictor, visit, radiograph, assessment, now), now
         return tab.of_turn(turn, card)
 
-    return tab.assess(visit, show)
+    return tab.assess(visit, show, partial(tab.of_turn, turn))
 
 
 def compare(predictor: Predictor, visit: Visit, *fields: Any) -> Any:
     """The result's card again, beside another chronological age; no change if there is none."""
     visit.fields = fields
-    assessment, turn = visit.assessment, visit.turn
+    turn, assessment = visit.turn, visit.assessment
     if assessment is None:
         return gr.skip()
 
@@ -236,7 +239,7 @@ def compare(predictor: Predictor, visit: Visit, *fields: Any) -> Any:
         radiograph = visit.framing.apply(images.read(path))
         return tab.of_turn(turn, result(predictor, visit, radiograph, assessment, fields))
 
-    return tab.assess(visit, show)
+    return tab.assess(visit, show, partial(tab.of_turn, turn))
 
 
 def report(predictor: Predictor, visit: Visit, *fields: Any) -> tuple[str, str]:

@@ -122,6 +122,11 @@
   const turnOf = (place) => document.querySelector(`${place} [data-turn]`)?.dataset.turn;
   new MutationObserver(() => {
     const result = document.querySelector("#hand-result [data-turn]");
-    if (result) result.hidden = !(+turnOf("#hand-given") <= +result.dataset.turn);
-  }).observe(document.body, { childList: true, subtree: true });
+    const late = !(+turnOf("#hand-given") <= +result?.dataset.turn);
+    if (result && result.hidden !== late) result.hidden = late;
+  }).observe(document.body, {
+    childList: true,
+    subtree: true,
+    attributeFilter: ["data-turn", "hidden"], // of a card that takes the place of one like it
+  });
 }

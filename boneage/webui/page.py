@@ -139,7 +139,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
 
 
 def script() -> str:
-    """The page's JavaScript: pasting, the tabs' size limits, the opacity slider."""
+    """The page's JavaScript, with the tabs' size limits."""
     text = (FOLDER / "page.js").read_text(encoding="utf-8")
     return text.replace("$LIMITS", json.dumps({f"{t.NAME}-file": t.MAX_BYTES for t in TABS}))
 

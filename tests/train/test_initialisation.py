@@ -82,6 +82,32 @@ class TestHeads:
             made = whole.eval()(images, torch.tensor([1, 1])).assembled
         assert torch.allclose(made * 60 + 90, assessed(init, images, "whole"), atol=1e-2)
 
+    def test_an_arcnn_keeps_the_ages_of_a_single_stage_network(
+        self, init: Path, images: Tensor, tmp_path: Path
+    ) -> None:
+        """In X, C and the parts, though the ages of these images have another standard."""
+        arguments = {"backbone": "mobilenet_v2", "sexes": 2}
+        single = NewNetwork("finetuned", arguments, ["F", "M"], OTHERS)
+        whole, _ = initialised(single, [init])
+        config = hub.load_config(init.parent) | {
+            "architecture": {"name": "finetuned", "arguments": arguments},
+            "age": {"mean": 90.0, "sd": 60.0, "lowest": 0.0, "highest": 228.0},
+            "interval": None,
+            "refusal": None,
+        }
+        first = hub.save(tmp_path / "weights", whole, config) / hub.TENSORS
+        sex = torch.tensor([1, 1])
+        ages = folder(50, 100, 150)
+        model, _ = initialised(NewNetwork("arcnn", arcnn(), ["F", "M"], ages), [first])
+        with torch.inference_mode():
+            expected = whole.eval()(images, sex).assembled * 60 + 90
+            made = model.eval()(images, sex)
+        torch.testing.assert_close(made.whole * 50 + 100, expected, atol=5e-2, rtol=0)
+        torch.testing.assert_close(made.concatenated * 50 + 100, expected, atol=5e-2, rtol=0)
+        part = model.recognition.part_head.linear
+        assert torch.equal(part.weight, model.recognition.whole_head.linear.weight)
+        assert torch.equal(part.bias, model.recognition.whole_head.linear.bias)
+
     def test_an_arcnn_of_another_k_keeps_the_ages_of_x(self, init: Path, images: Tensor) -> None:
         """The head C, of another length, stays as it began."""
         network = NewNetwork("arcnn", arcnn(parts_used=1), ["F", "M"], OTHERS)

@@ -3,20 +3,25 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 from urllib.error import URLError
 
 import pytest
 import torch
 import torchvision
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.profiler import ProfilerActivity, profile
 
 from boneage import datasets, hub, images
+from boneage.models.depthwise import StridedDepthwise
 from boneage.models.finetuned import FineTuned
 from boneage.predictor import Predictor
 from train import loop
+from train import recipe as recipes
 from train.__main__ import chosen_precision, commit, main, thinned
 
 WriteRecipe = Callable[..., Path]
@@ -498,6 +503,28 @@ def test_commit_says_whether_the_code_was_changed_since(
     assert commit() == git("rev-parse", "HEAD") + "-dirty"
 
 
+@pytest.fixture
+def another_precision() -> Iterator[None]:
+    """accelerate keeps a process's precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("another_precision")
+def test_in_bf16(run: Run, write_recipe: WriteRecipe, imagenet: Path, tmp_path: Path) -> None:
+    """Normalisations are folded, and strided depthwise gradients the fast ones."""
+    options = ("--precision", "bf16", "--init", str(imagenet), *ONE)
+    with (
+        patch.object(StridedDepthwise, "apply", wraps=StridedDepthwise.apply) as applied,
+        profile(activities=[ProfilerActivity.CPU]) as profiled,
+    ):
+        assert run(*options, recipe=write_recipe(freeze="true")) == 0
+    assert applied.called
+    assert not any("batch_norm" in event.key for event in profiled.key_averages())
+    assert Predictor.load(tmp_path / "run" / "weights").preprocess.size == 64
+
+
 def test_a_whole_step_decides_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that a gradient moves on: by 2 s in fp32, by 1 s in bf16."""
     now = 0.0
@@ -513,7 +540,8 @@ def test_a_whole_step_decides_the_precision(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.Tensor, "backward", timed)
     model = FineTuned("mobilenet_v2")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert chosen_precision("auto", model, 32) == "bf16"
+    recipe = recipes.load("whole_mobilenetv2_192").at_size(32)
+    assert chosen_precision("auto", model, recipe) == "bf16"
     assert now == 4 * (1.0 + 2.0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -226,7 +226,7 @@ def test_no_result_beside_another_radiograph(
     assert page.evaluate("window.mismatches") == []
 
 
-@pytest.mark.parametrize("late", ["result", "removed"])
+@pytest.mark.parametrize("late", ["result", "another", "removed"])
 def test_a_late_result_is_not_shown(page: Page, small: Path, late: str) -> None:
     choose(page, "Male")
     give(page, small)
@@ -236,11 +236,15 @@ def test_a_late_result_is_not_shown(page: Page, small: Path, late: str) -> None:
           if (late === "removed") return document.querySelector("#hand-given [data-turn]").remove();
           const result = document.querySelector("#hand-result [data-turn]");
           const earlier = document.querySelector("#hand-given [data-turn]").dataset.turn - 1;
+          if (late === "another") return (result.dataset.turn = earlier); // changed in its place
           result.outerHTML = result.outerHTML.replace(/data-turn="\\d+"/, `data-turn="${earlier}"`);
         }""",
         late,
     )
     page.wait_for_selector(AGE, state="hidden")
+    page.get_by_label("Female", exact=True).check()
+    if late != "removed":
+        shown_age(page, "Female")
 
 
 def test_remove_clears_everything(page: Page) -> None:

@@ -260,11 +260,14 @@ class TestInitialisation:
         torch.testing.assert_close(found.concatenated, expected)
         assert torch.equal(agent.part_head.linear.weight, trained.head.linear.weight)
 
-    def test_the_head_of_a_single_stage_network_of_other_sexes_stays_there(
-        self, tmp_path: Path
+    @pytest.mark.parametrize(
+        ("sexes", "more"), [(1, "backbone.more"), (2, "fully_connected.0.weight")]
+    )
+    def test_the_head_of_other_sexes_or_features_stays_there(
+        self, tmp_path: Path, sexes: int, more: str
     ) -> None:
-        trained = FineTuned("resnet18", sexes=1)
-        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        state = FineTuned("resnet18", sexes=sexes).state_dict() | {more: torch.zeros(1)}
+        save_file(state, tmp_path / "trained.safetensors")
         model = small()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         assert model.load_heads(tmp_path / "trained.safetensors") == []
