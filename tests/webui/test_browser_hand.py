@@ -110,9 +110,15 @@ def test_film_with_dark_bones_is_refused_until_it_is_inverted(
     page.wait_for_selector(AGE)
 
 
+def unfold_chronological_age(page: Page) -> None:
+    """Gradio makes the fields now, and what they are to hold reaches them a moment later."""
+    page.get_by_text("Chronological age", exact=True).click()
+    page.wait_for_timeout(500)
+
+
 def test_chronological_age_comes_and_goes_with_the_film(assessed: Page) -> None:
     page = assessed
-    page.get_by_text("Chronological age", exact=True).click()
+    unfold_chronological_age(page)
     page.get_by_label("Or the age at examination, years").fill("9.5")
     page.keyboard.press("Tab")
     page.wait_for_selector("#hand-result .comparison:has-text('9 years')")
@@ -125,7 +131,7 @@ def test_chronological_age_comes_and_goes_with_the_film(assessed: Page) -> None:
 
 def test_a_date_that_cannot_be_read_is_no_date(assessed: Page) -> None:
     page = assessed
-    page.get_by_text("Chronological age", exact=True).click()
+    unfold_chronological_age(page)
     page.get_by_label("Date of birth").fill("2003-02-01")
     page.get_by_label("Date of examination").fill("2015-03-01")
     page.keyboard.press("Tab")
