@@ -192,9 +192,8 @@ def fold_in_training(module: nn.Module) -> None:
     For normalisations that stay frozen (:func:`freeze_batch_norm`) while their factors and summands
     are trained. The function and the gradients are the same but for rounding, and so are all
     parameters and their names; what falls away is a pass over every map, forwards and backwards.
-    In bf16 weights and summands are rounded after folding in place of the maps before it: what the
-    gradient of a batch differs from that of fp32 by, an eighth of its length, becomes a sixth
-    (docs/performance.md).
+    In bf16 the folded weights and summands are rounded too, and a gradient lies a little further
+    from that of fp32 (docs/performance.md).
 
     Args:
         module: changed in place, to be run with its normalisations in evaluation mode.

@@ -210,10 +210,8 @@ def assess(predictor: Predictor, visit: Visit, sex: str | None, *fields: Any) ->
     """
     if sex is None and predictor.sexes:
         return gr.skip()
-    turn, at = (
-        visit.turn,
-        visit.framing,
-    )  # in this order: a framing that comes between ends the turn
+    turn = visit.turn  # read first: a framing that is set after it ends the turn
+    at = visit.framing
 
     def show(path: str) -> str:
         radiograph = at.apply(images.read(path))
