@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from boneage import bundled, hub, images
 from boneage.errors import InputError
@@ -313,3 +316,22 @@ class TestWithoutWaiting:
         for _ in range(2):
             with pytest.raises(InputError, match="no device 'abacus'"):
                 late.prepare()
+
+
+def test_precisions_are_tried_without_gradients(
+    untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def choose(wanted: str, device: torch.device, trial: Callable[[], None]) -> str:
+        note = register_module_forward_pre_hook(
+            lambda *_: seen.append(torch.is_inference_mode_enabled())
+        )
+        trial()
+        note.remove()
+        return "fp32"
+
+    monkeypatch.setattr("boneage.predictor.choose_precision", choose)
+    Predictor.load(untrained).prepare()
+    assert seen
+    assert all(seen)
