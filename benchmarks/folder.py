@@ -38,15 +38,21 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
 
     keep_freed_memory()  # as both commands do
     predictor = Predictor.load(device="cpu")
+    exact = Predictor.load(device="cpu", precision="fp32")  # as an evaluation computes
     files = sorted((DATA / "rsna-test" / "images").iterdir())[:most]
     items = [batch.Item(source, "F") for source in batch.sources(files)]
     whole, rest = divmod(len(items), BATCH)
-    backbones = {"backbone as trained": released_backbone(), FOLDED: predictor.model.backbone}
-    floors = {
-        name: [backbone_alone(backbone, predictor, BATCH)] * whole
-        + [backbone_alone(backbone, predictor, rest)] * bool(rest)
-        for name, backbone in backbones.items()
-    }
+
+    def floors(predictor: Predictor) -> dict[str, Callable[[], None]]:
+        backbones = {"backbone as trained": released_backbone(), FOLDED: predictor.model.backbone}
+        return {
+            name: partial(
+                _in_turn,
+                [backbone_alone(backbone, predictor, BATCH)] * whole
+                + [backbone_alone(backbone, predictor, rest)] * bool(rest),
+            )
+            for name, backbone in backbones.items()
+        }
 
     arguments = ["assess", ".", "--batch-size", str(BATCH), "--out", "."]
     drawing = parser().parse_args(arguments)
@@ -60,29 +66,36 @@ def run(repeats: int = 5, most: int | None = None) -> Iterator[Outcome]:
         ):
             assess_items(predictor, items, Path(folder), options)
 
-    cells = filled_cells(predictor.config, predictor.id)
+    cells = filled_cells(exact.config, exact.id)
     folder = datasets.load(DATA / "rsna-test")
     test = Dataset("rsna-test/test", replace(folder, cases=folder.cases[:most]))
 
     def evaluate() -> None:
         with tempfile.TemporaryDirectory() as out, Writer(Path(out), patients=False) as writer:
-            for outcomes in assess_cases(test, predictor, BATCH, Processes()):
-                writer.write(lines_of(outcomes, test, predictor.id, cells))
-
-    def floor(batches: Sequence[Callable[[], None]]) -> None:
-        for compute in batches:
-            compute()
+            for outcomes in assess_cases(test, exact, BATCH, Processes()):
+                writer.write(lines_of(outcomes, test, exact.id, cells))
 
     tasks = {
-        "boneage assess: read, assessed, printed": partial(assess, plain),
-        "boneage assess --out: read, assessed, drawn, written": partial(assess, drawing),
-        "evaluate: read, assessed, cases.csv written": evaluate,
+        predictor: {
+            "boneage assess: read, assessed, printed": partial(assess, plain),
+            "boneage assess --out: read, assessed, drawn, written": partial(assess, drawing),
+        },
+        exact: {"evaluate: read, assessed, cases.csv written": evaluate},
     }
-    seconds = alternate({**tasks, **{k: partial(floor, v) for k, v in floors.items()}}, repeats)
-    subject = f"{len(items)} files of 299 px, batches of {BATCH}, {predictor.precision}"
-    for task in tasks:
-        measured = Measurement(task, seconds[task])
-        for name, target in (("backbone as trained", TARGET), (FOLDED, None)):
-            yield Outcome(
-                subject, measured, Measurement(name, seconds[name]), at_least=target, as_speed=True
-            )
+    for computing, measured in tasks.items():
+        seconds = alternate({**measured, **floors(computing)}, repeats)
+        subject = f"{len(items)} files of 299 px, batches of {BATCH}, {computing.precision}"
+        for task in measured:
+            for name, target in (("backbone as trained", TARGET), (FOLDED, None)):
+                yield Outcome(
+                    subject,
+                    Measurement(task, seconds[task]),
+                    Measurement(name, seconds[name]),
+                    at_least=target,
+                    as_speed=True,
+                )
+
+
+def _in_turn(batches: Sequence[Callable[[], object]]) -> None:
+    for compute in batches:
+        compute()

@@ -238,6 +238,13 @@ def _add_rsna(sources: Commands) -> None:
     p.add_argument(
         "--size", type=int, default=512, help="side of the squashed square images, px (default 512)"
     )
+    p.add_argument(
+        "--splits",
+        type=path,
+        metavar="CSV",
+        help="columns id and split, in place of the official splits; images that it does not name "
+        "are left out (data/rsna-splits.csv is that of the bundled weights)",
+    )
     p.set_defaults(run=run_prepare_rsna)
 
 
@@ -360,7 +367,7 @@ def run_prepare_rsna(args: argparse.Namespace) -> int:
     """``boneage prepare rsna``."""
     from boneage.prepare import prepare_rsna
 
-    for line in prepare_rsna(args.source, args.out, args.size):
+    for line in prepare_rsna(args.source, args.out, args.size, args.splits):
         print(line)
     return 0
 

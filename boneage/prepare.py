@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from boneage import images, nih, volumes
+from boneage.datasets import SPLITS
 from boneage.errors import InputError
 from boneage.ledger import replacing
 from boneage.rsna import COPIES, LABEL_FILES, Download, Label, Member
@@ -34,7 +36,9 @@ BATCH = 256
 """Images whose content is in memory at once, at most."""
 
 
-def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> Iterator[str]:
+def prepare_rsna(
+    source: Path, out: Path, size: int, splits: Path | None = None, progress: bool = True
+) -> Iterator[str]:
     """Make a labelled folder of size x size px from the official RSNA download.
 
     The source holds the label files and images named ``<id>.png``, in folders, zips or zips inside
@@ -44,14 +48,16 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
         source: folder of the download, or one zip.
         out: labelled folder to make.
         size: side of the squashed images, px.
+        splits: CSV file with the columns id and split, in place of the official splits; what it
+            does not name is left out. ``data/rsna-splits.csv`` is that of the bundled weights.
         progress: show a progress bar.
 
     Yields:
         Sentences about what was done, a line each; splits that are missing are named.
 
     Raises:
-        InputError: if the source has none of the label files, one of them is damaged, or ``out``
-            holds other labels.
+        InputError: if the source has none of the label files, one of them or ``splits`` is damaged,
+            or ``out`` holds other labels.
     """
     _check(source, out, size)
     download = Download(source)
@@ -69,6 +75,10 @@ def prepare_rsna(source: Path, out: Path, size: int, progress: bool = True) -> I
             f"{source.name} is not an RSNA download: expected "
             f"{', '.join(file.name for file in LABEL_FILES)} and their images as <id>.png."
         )
+    if splits is not None:
+        labels = _split_anew(labels, splits)
+        counts = Counter(label.split for label in labels)
+        yield f"{splits.name}: " + ", ".join(f"{n} {split}" for split, n in counts.items()) + "."
     rows = [(label.id, label.split, f"{label.age:g}", str(label.sex == "M")) for label in labels]
     _refuse_other_labels(out, RSNA_COLUMNS, rows)
     found = [(label.id, download.images[label.id]) for label in labels]
@@ -244,6 +254,23 @@ def _check(source: Path, out: Path, size: int) -> None:
         )
 
 
+def _split_anew(labels: Sequence[Label], table: Path) -> list[Label]:
+    """The labels that a table of ``id`` and ``split`` names, with its splits."""
+    columns, rows = _read_table(table)
+    if not {"id", "split"} <= set(columns):
+        raise InputError(
+            f"{table.name} needs the columns id and split; it has {', '.join(columns)}."
+        )
+    split_of = {row["id"]: row["split"] for _, row in rows}
+    if unknown := set(split_of.values()) - set(SPLITS):
+        raise InputError(
+            f"{table.name} has the split {min(unknown)!r}; known: {', '.join(SPLITS)}."
+        )
+    if found := [replace(x, split=split_of[x.id]) for x in labels if x.id in split_of]:
+        return found
+    raise InputError(f"{table.name} names none of the {len(labels)} images of the download.")
+
+
 def _missing(count: int) -> str:
     return f"; {count} labels without an image were skipped." if count else "."
 
@@ -349,12 +376,16 @@ def _check_ids(entries: Sequence[Path]) -> None:
         )
 
 
-def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     try:
         content = path.read_bytes()
     except OSError:
         raise InputError(f"{path.name}: there is no such file, or it cannot be read.") from None
-    header, rows = read_csv(content, path.name)
+    return read_csv(content, path.name)
+
+
+def _read_ct_labels(path: Path) -> dict[str, volumes.Labels]:
+    header, rows = _read_table(path)
     if missing := {"id", "age", "sex"} - set(header):
         raise InputError(f"{path.name} lacks the columns {', '.join(sorted(missing))}.")
     ids = Counter(_safe_id(_name(row["id"])) for _, row in rows)

@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import zipfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -77,6 +78,61 @@ class TestPrepareRsna:
         original = Image.open(io.BytesIO(png(rsna_test_dir, "4360")))
         expected = original.resize((128, 128), Image.Resampling.BILINEAR)
         assert np.array_equal(made, expected)
+
+    def test_other_splits_than_the_official(
+        self, download: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        splits = tmp_path / "splits.csv"
+        splits.write_text("id,split\n1378,validation\n4360,test\n9999,train\n")
+        command = ["prepare", "rsna", str(download), "--splits", str(splits)]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 0
+        assert "splits.csv: 1 validation, 1 test." in capsys.readouterr().out
+        made = datasets.load(tmp_path / "out")
+        assert [(c.id, c.split) for c in made.cases] == [("1378", "validation"), ("4360", "test")]
+        assert not (tmp_path / "out" / "images" / "1377.png").exists()
+
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            (None, "splits.csv: there is no such file, or it cannot be read."),
+            (
+                "id,part\n1378,train\n",
+                "splits.csv needs the columns id and split; it has id, part.",
+            ),
+            (
+                "id,split\n1378,held-out\n",
+                "splits.csv has the split 'held-out'; known: train, validation, test.",
+            ),
+            ("id,split\n1,train\n", "splits.csv names none of the 4 images of the download."),
+        ],
+    )
+    def test_unusable_splits_are_refused(
+        self,
+        table: str | None,
+        message: str,
+        download: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        splits = tmp_path / "splits.csv"
+        if table is not None:
+            splits.write_text(table)
+        command = ["prepare", "rsna", str(download), "--splits", str(splits)]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_the_splits_of_the_bundled_weights(self, rsna_test_dir: Path) -> None:
+        table = rsna_test_dir.parent / "rsna-splits.csv"
+        rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+        assert Counter(split for _, split in rows) == {
+            "train": 10_782,
+            "validation": 1_422,
+            "test": 200,
+        }
+        tested = {id for id, split in rows if split == "test"}
+        assert tested == {c.id for c in datasets.load(rsna_test_dir).cases}
+        assert len({id for id, _ in rows}) == len(rows)
 
     def test_missing_splits_are_named(
         self, download: Path, tmp_path: Path, capsys: pytest.CaptureFixture
