@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from boneage.errors import InputError
+from boneage.errors import InputError, tell
 from boneage.memory import ARENA_MAX, set_allocator
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             predictor = space.load_pinned(Path(__file__).parent, wait=False)
         regions = Regions.released()
     except InputError as error:
-        print(f"boneage: {error}", file=sys.stderr)
+        tell("boneage", str(error))
         return 2
     # Ended like by Ctrl+C, so that the files that visitors gave go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page.launch(built, args.host, args.port)
     except OSError as error:
-        print(f"boneage: {error}", file=sys.stderr)
+        tell("boneage", str(error))
         return 2
     return 0
 
@@ -106,7 +106,7 @@ def prepare(predictor: Predictor) -> None:
     try:
         predictor.prepare()
     except InputError as error:
-        print(f"boneage: {error}", file=sys.stderr, flush=True)
+        tell("boneage", str(error))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import boneage
 from boneage.arguments import path, positive
-from boneage.errors import InputError, run_command
+from boneage.errors import InputError, run_command, tell
 from boneage.precision import PRECISIONS
 from boneage.views import PROJECTIONS, REGIONS
 
@@ -394,6 +394,7 @@ def run_assess(args: argparse.Namespace) -> int:
     """``boneage assess``: one result or one reason for every file."""
     from boneage import batch, case_table, ct_series
     from boneage.assess_files import assess_items
+    from boneage.ledger import settings_of
     from boneage.listing import CLOSED, list_files
     from boneage.memory import keep_freed_memory
     from boneage.predictor import Predictor
@@ -409,9 +410,9 @@ def run_assess(args: argparse.Namespace) -> int:
     sources += [batch.Source(path, path.name, problem=CLOSED) for path in files.closed]
     table = case_table.CaseTable()
     if args.sexes:
-        table = case_table.read(args.sexes.read_bytes(), args.sexes.name, args.task)
+        table = case_table.load(args.sexes, args.task)
     for note in (*files.notes(), *table.report(sources)):
-        print(f"boneage: {note}", file=sys.stderr)
+        tell("boneage", note)
     predictor = Predictor.load(
         args.weights,
         task=args.task,
@@ -419,7 +420,11 @@ def run_assess(args: argparse.Namespace) -> int:
         revision=args.revision,
         device=args.device,
         precision=args.precision,
+        wait=False,
     )
+    if args.out:
+        predictor.resume(settings_of(args.out))
+    predictor.prepare()
     seen = predictor.preprocess.region
     if args.region not in (None, seen):
         raise InputError(f"The weights {predictor.id} see the region {seen}, not {args.region}.")

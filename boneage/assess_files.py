@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from boneage import batch, explain
-from boneage.errors import system_reason
+from boneage.errors import system_reason, tell
 from boneage.ledger import LEDGER, TABLES, Failures, Ledger, replacing, write_csv, write_json
 from boneage.measured import measured_error, read_metrics
 from boneage.report import HEAT_MAP_OPACITY, to_pdf
@@ -44,7 +44,7 @@ def assess_items(
 
 def _tell(item: Item, reason: str) -> None:
     named = f"{item.source.shown}: "
-    print(f"boneage: {named}{reason.removeprefix(named)}", file=sys.stderr)
+    tell("boneage", f"{named}{reason.removeprefix(named)}")
 
 
 def _tell_earlier(ledger: Ledger, items: Sequence[Item], pending: int) -> int:

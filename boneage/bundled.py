@@ -9,5 +9,5 @@ PACKAGE = Path(__file__).parent
 
 def folder(name: str) -> Path:
     """``weights``, ``data`` or ``results``: beside the package in a checkout, in it installed."""
-    checkout = PACKAGE.parent / name
-    return checkout if checkout.is_dir() else PACKAGE / name
+    installed = PACKAGE / name
+    return installed if installed.is_dir() else PACKAGE.parent / name

@@ -133,13 +133,15 @@ def model_card(
     Args:
         id: name of the folder.
         config: its config.
-        metrics: records of an evaluation (``metrics.json``); those of other weights are left out.
+        metrics: records of an evaluation (``metrics.json``); those of other weights, and of images
+            that are no test images, are left out.
         repo: where it goes on the Hub, ``organisation/name``; left out, it stays a folder.
 
     Returns:
         Markdown with the Hub's metadata (licence, data sets, model-index results) on top.
     """
     label = f"{id}@{config.get('sha256', '')[:12]}"
+    metrics = [r for r in metrics if r["dataset"].endswith("/test")]
     records = [r for r in metrics if _is_of(r, label)]
     own = [r for r in records if r["table"][0] in "AB" or r["table"] == OWN]
     provenance = config["provenance"]
@@ -167,7 +169,11 @@ def model_card(
         "## Results\n",
         *_validation(provenance),
         *_test(own, config["unit"]),
-        *_groups(records),
+        *(
+            line
+            for dataset in dict.fromkeys(r["dataset"] for r in records)
+            for line in _groups([r for r in records if r["dataset"] == dataset])
+        ),
         *_robustness(metrics, label),
         *_order(metrics, config),
         *_intervals(config),
@@ -330,9 +336,10 @@ def _test(records: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
     return [
         f"On the test images (`python -m evaluate --split test`), MAE in {unit} with its 95 % "
         "bootstrap interval beside the published value:\n",
-        "| table, row | published | measured | 95 % | n | refused |\n|---|---|---|---|---|---|",
+        "| images | table, row | published | measured | 95 % | n | refused |\n"
+        "|---|---|---|---|---|---|---|",
         *(
-            f"| {_name(r)} | {'' if r['published'] is None else r['published']} "
+            f"| {r['dataset']} | {_name(r)} | {'' if r['published'] is None else r['published']} "
             f"| {r['measured']:.2f} | {_interval(r['ci95'])} | {r['n']} | {r['refused']} |"
             for r in records
         ),
@@ -352,8 +359,8 @@ def _groups(records: Sequence[Mapping[str, Any]]) -> list[str]:
     if not lines:
         return []
     return [
-        "Errors in more detail, and the MAE by age, each with its 95 % interval and the number of "
-        "cases:\n",
+        f"Errors in more detail, and the MAE by age, on {records[0]['dataset']}, each with its "
+        "95 % interval and the number of cases:\n",
         "| | " + " | ".join(COLUMNS) + " |\n|---|" + "---|" * len(COLUMNS),
         *(
             f"| {name} | " + " | ".join(cells.get(column, "") for column in COLUMNS) + " |"

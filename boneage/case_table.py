@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 
 from boneage.batch import Item, Source
 from boneage.datasets import AGE_COLUMNS
@@ -18,6 +19,9 @@ from boneage.tables import number, read_csv
 
 MAX_BYTES = 32 * 2**20
 """The largest table that is read."""
+MAX_ROWS = 1_000_000
+MAX_FOLDERS = 32
+"""In a file's name; it is looked up with each of them, and with those below."""
 NAMED = 5  # cases that a note names, of any number
 SEVERAL_FILES = (
     "Several files are called {}, and the table does not tell them apart: write their folders, or "
@@ -192,6 +196,17 @@ class CaseTable:
         ]
 
 
+def load(path: Path, task: str) -> CaseTable:
+    """:func:`read` of a file.
+
+    Raises:
+        InputError: likewise.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as opened:
+        return read(opened.read(MAX_BYTES + 1), path.name, task)
+
+
 def read(content: bytes, name: str, task: str) -> CaseTable:
     """Read a CSV table: ``id`` or ``file``, ``sex`` or ``male``, and optionally a reference age.
 
@@ -209,6 +224,8 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
     """
     if len(content) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES // 2**20} MB.")
+    if max(content.count(end) for end in (b"\n", b"\r")) > MAX_ROWS:
+        raise InputError(f"{name} has more than {MAX_ROWS:,} rows.")
     columns, lines = read_csv(content, name)
     places = {column.lower(): column for column in reversed(columns)}
     keys = [places[column] for column in ("file", "id") if column in places]
@@ -228,6 +245,8 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
         id = _composed("/".join(re.split(r"[/\\]+", written)))
         if not id.rpartition("/")[2]:
             raise InputError(f"{where}: the {' or '.join(keys)} is missing.")
+        if id.count("/") > MAX_FOLDERS:
+            raise InputError(f"{where}: the name has more than {MAX_FOLDERS} folders.")
         if id in rows:
             raise InputError(f"{where}: {id} appears twice.")
         given, problem = _agreed({column: cells[column] for column in sexes}, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,23 @@ def run_command(name: str, action: Callable[[], int]) -> int:
     except OSError as error:
         file = Path(error.filename).name if error.filename else "A file"
         message = f"{file} cannot be used: {system_reason(error)}."
-    print(f"{name}: {message}", file=sys.stderr)
+    tell(name, message)
     return 2
+
+
+def tell(name: str, message: str) -> None:
+    """Print a sentence on stderr; names of files may be part of it.
+
+    Args:
+        name: of the command, put before the sentence.
+        message: the sentence.
+    """
+    print(f"{name}: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text without the control characters by which a name could steer a terminal or a table."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def system_reason(error: OSError) -> str:

@@ -383,7 +383,8 @@ def build_network(folder: str | Path, config: Mapping[str, Any], data: bytes) ->
         tensors = deserialise(data)
     except Exception:  # safetensors raises its own, untyped errors
         raise InputError(f"{TENSORS} of {name} is not a readable safetensors file.") from None
-    model = build(config["architecture"]["name"], config["architecture"]["arguments"])
+    with entries_of(folder):
+        model = build(config["architecture"]["name"], config["architecture"]["arguments"])
     expected = stored_tensors(model)
     if expected.keys() != tensors.keys() or any(
         tensors[name].shape != value.shape for name, value in expected.items()
@@ -465,6 +466,27 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{CONFIG} of {name} lacks {', '.join(missing)}.")
     return config
+
+
+@contextmanager
+def entries_of(folder: str | Path) -> Iterator[None]:
+    """For what reads the entries of a config, which another version may have written.
+
+    Args:
+        folder: of weights, for the message.
+
+    Raises:
+        InputError: in place of the error of an entry that is missing, unknown or of another kind.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError):
+        raise InputError(
+            f"{CONFIG} of {_shown(Path(folder))} does not fit this version of boneage: an entry is "
+            "missing, unknown or of another kind."
+        ) from None
 
 
 def _shown(folder: Path) -> str:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from filelock import FileLock, Timeout
 
-from boneage.errors import InputError
+from boneage.errors import InputError, printable
+from boneage.tables import cell
 
 if TYPE_CHECKING:
     from boneage.batch import Item, Outcome, Source
@@ -136,7 +137,7 @@ class Ledger:
         known = self._pictures.get(self._place(source))
         if known is not None and not any(map(self._is_foreign, self._beside(known))):
             return known
-        first = name = _shortened(source.id)
+        first = name = _shortened(printable(source.id))
         number = self._numbers.get(first, 1)
         while any(
             _folded(file) in self._own or self._is_foreign(file)
@@ -313,6 +314,15 @@ class Places:
             return Path(absolute).as_posix()
 
 
+def settings_of(folder: Path) -> str | None:
+    """The settings of the assessments in a folder, by the first of them; ``None`` if unknown."""
+    try:
+        with (folder / LEDGER).open("rb") as file:
+            return json.loads(file.readline())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 class Failures:
     """The file ``failures.csv`` of a folder: what the last run could not assess, and why."""
 
@@ -327,7 +337,7 @@ class Failures:
             writer = csv.writer(file, lineterminator="\n")
             if is_first:
                 writer.writerow(["file", "id", "reason"])
-            writer.writerow([name_of(source), source.id, reason])
+            writer.writerow([cell(name_of(source)), cell(source.id), cell(reason)])
 
 
 @contextmanager
@@ -381,7 +391,7 @@ def write_csv(
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["file", *picture, *BEFORE, *INTERVAL, *reference, *names, *AFTER])
     for item, line in lines:
-        result = line["assessment"]
+        result = {**line["assessment"], "id": cell(line["assessment"]["id"])}
         interval = result["interval"] or {}
         after = {
             **result,
@@ -390,8 +400,8 @@ def write_csv(
             "revision": result["model"]["revision"],
         }
         writer.writerow(
-            [name_of(item.source)]
-            + ([f"{line['picture']}.png"] if has_picture else [])
+            [cell(name_of(item.source))]
+            + ([cell(f"{line['picture']}.png")] if has_picture else [])
             + [result[name] for name in BEFORE]
             + [interval.get(name) for name in INTERVAL]
             + ([item.reference] if has_reference else [])

@@ -62,6 +62,9 @@ def list_files(
 ) -> Files:
     """The files themselves and, sorted and without junk, those of folders and their folders.
 
+    A shell that expands ``films/*`` names what was put there, too: among several paths the folder
+    of results, folders of earlier ones and the table are left out like inside a folder.
+
     Args:
         paths: files and folders.
         volumes: a folder among whose own files are CT slices is a volume, and stands for them; each
@@ -75,7 +78,7 @@ def list_files(
     left_out = out.resolve() if out else None
     places = Places(Path())
     found, known = Files(), set()
-    for path in paths:
+    for path in paths if len(paths) == 1 else _named(paths, left_out, table, found):
         if path.is_dir():
             if path.resolve() == left_out:
                 raise InputError(
@@ -97,7 +100,22 @@ def list_files(
             else:
                 known.add(place)
                 found.paths.append(file)
+    if not found.paths and not found.closed:
+        raise InputError(" ".join(["There are no radiographs among these.", *found.notes()]))
     return found
+
+
+def _named(
+    paths: Sequence[Path], left_out: Path | None, table: Path | None, found: Files
+) -> Iterator[Path]:
+    """Of several paths those that are not results or the table."""
+    for path in paths:
+        if path.is_dir() and path.resolve() == left_out:
+            continue
+        if os.path.exists(path / LEDGER):
+            found.results.append(path)
+        elif not (table and _is_same(path, table)):
+            yield path
 
 
 def _inside(folder: Path, volumes: bool, left_out: Path | None, found: Files) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from boneage.chunks import chunks
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.models import registry
-from boneage.precision import choose_precision, computing_in, forbid_tf32
+from boneage.precision import PRECISIONS, choose_precision, computing_in, forbid_tf32
 from boneage.refusal import FOREIGN, POSES, Features, Judgement, Refusal, tapped
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
@@ -199,6 +199,7 @@ class Predictor:
         preprocess = dict(config["preprocess"])
         preprocess["percentiles"] = tuple(preprocess["percentiles"])
         self.preprocess = Preprocess(**preprocess)
+        self._ages = tuple(float(config["age"][key]) for key in ("mean", "sd", "lowest", "highest"))
         self.intervals = Intervals.of(config)
         self.refusal = Refusal.of(config, calibration) if calibration else None
 
@@ -271,8 +272,25 @@ class Predictor:
         The first 12 hexadecimal digits of the SHA-256 of the config as canonical JSON (sorted keys,
         no spaces) and of the precision.
         """
+        return self._settings_in(self.precision)
+
+    def _settings_in(self, precision: str) -> str:
         config = json.dumps(self.config, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(f"{config} {self.precision}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{config} {precision}".encode()).hexdigest()[:12]
+
+    def resume(self, settings: str | None) -> None:
+        """Compute in the precision of an earlier run, if it was ``auto`` that was to choose one.
+
+        Measured anew, its choice could differ. Once the network is built, nothing is changed.
+
+        Args:
+            settings: of the earlier run; those of another config change nothing.
+        """
+        with self._preparing:
+            if self._network is None and self._given[-1] == "auto":
+                for precision in PRECISIONS[1:]:
+                    if self._settings_in(precision) == settings:
+                        self._given = (*self._given[:-1], precision)
 
     @classmethod
     def load(
@@ -315,14 +333,15 @@ class Predictor:
             id = str(weights)
             folder, commit = hub.fetch(id, revision)
         config = hub.load_config(folder)
-        registry.entry(config["architecture"]["name"])
-        model = partial(hub.build_network, folder, config, hub.checked_data(folder, config))
         if config["task"] != task:
             raise InputError(f"The weights {id} are for the task {config['task']}, not {task}.")
-        calibration = hub.load_calibration(folder, config)
-        predictor = cls(
-            model, config, id, commit or config["sha256"][:12], device, precision, calibration
-        )
+        with hub.entries_of(folder):
+            registry.entry(config["architecture"]["name"])
+            model = partial(hub.build_network, folder, config, hub.checked_data(folder, config))
+            calibration = hub.load_calibration(folder, config)
+            predictor = cls(
+                model, config, id, commit or config["sha256"][:12], device, precision, calibration
+            )
         if wait:
             predictor.prepare()
         return predictor
@@ -505,11 +524,15 @@ class Predictor:
             maps = grad_cam(layer_of(self.model, layer), forward)
         return outputs[0], maps.cpu().numpy()
 
+    def _explained_view(self) -> Preprocess:
+        """What the explained layer sees of an image: of a late fusion, its first member's part."""
+        own = self.preprocess
+        size, margin = getattr(self.model, "heat_map_view", (own.size, own.margin))
+        return replace(own, size=size, margin=margin)
+
     def _age(self, standardised: Tensor) -> Tensor:
-        age = self.config["age"]
-        return (standardised.detach() * age["sd"] + age["mean"]).clamp(
-            age["lowest"], age["highest"]
-        )
+        mean, sd, lowest, highest = self._ages
+        return (standardised.detach() * sd + mean).clamp(lowest, highest)
 
     def _assessment(
         self,
@@ -546,7 +569,7 @@ class Predictor:
             + quality.warnings_of_parts(components, self.config["unit"]),
             refused=refused,
             model=ModelReference(self.id, self.revision),
-            heat_map=None if heat_map is None else self.preprocess.unfold(heat_map),
+            heat_map=None if heat_map is None else self._explained_view().unfold(heat_map),
         )
 
 

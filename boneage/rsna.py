@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from boneage import images
 from boneage.errors import InputError
 from boneage.sex import parse_sex
-from boneage.tables import read_csv
+from boneage.tables import filled_rows, read_csv
 from boneage.zips import open_member, open_zip
 
 MAX_ENTRIES = 200_000
@@ -131,7 +131,7 @@ class Download:
                 number, months = float(row[label_file.id]), float(row[label_file.age])
                 if sex is None or not 0 <= months <= 240 or number != int(number):
                     raise ValueError
-            except ValueError:
+            except (ValueError, OverflowError):  # the latter for an infinite id
                 values = ", ".join(row.values())
                 raise InputError(
                     f"{label_file.name}, row {line}, is not valid: {values}. Expected an id, a "
@@ -162,8 +162,7 @@ def _xlsx(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict[st
         raise InputError(f"{name} is not a readable XLSX file.") from None
     texts = [["" if cell is None else str(cell).strip() for cell in row] for row in table]
     header = texts[0] if texts else []
-    rows = [(i, dict(zip(header, row, strict=True))) for i, row in enumerate(texts[1:], start=2)]
-    return header, [(i, row) for i, row in rows if any(row.values())]
+    return header, list(filled_rows(header, texts[1:]))
 
 
 def members(source: Path) -> Iterator[Member]:

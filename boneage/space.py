@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage import bundled, hub
 from boneage.card import SOURCES
-from boneage.errors import InputError
+from boneage.errors import InputError, tell
 
 if TYPE_CHECKING:
     from boneage.predictor import Predictor
@@ -151,7 +150,7 @@ def load_pinned(folder: Path, *, wait: bool = True) -> Predictor:
     try:
         return Predictor.load(weights, revision=revision, wait=wait)
     except InputError as error:
-        print(f"boneage: {error} The bundled weights serve instead.", file=sys.stderr, flush=True)
+        tell("boneage", f"{error} The bundled weights serve instead.")
         return Predictor.load(wait=wait)
 
 

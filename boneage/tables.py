@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from boneage.errors import InputError
+from boneage.errors import InputError, printable
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""With which a spreadsheet would begin to compute."""
 
 
 def read_csv(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -29,18 +33,27 @@ def read_csv(content: bytes, name: str) -> tuple[list[str], list[tuple[int, dict
         raise InputError(f"{name} is not UTF-8 text. Save it as CSV in UTF-8.") from None
     header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])  # what is quoted separates nothing
     separator = max(",;\t", key=header.count)
-    lines = csv.reader(io.StringIO(text), delimiter=separator)
+    lines = ([c.strip() for c in row] for row in csv.reader(io.StringIO(text), delimiter=separator))
     try:
-        table = [[cell.strip() for cell in row] for row in lines]
+        header = next(lines, [])
+        return header, list(filled_rows(header, lines))
     except csv.Error:
         raise InputError(f"{name} is not a readable CSV file.") from None
-    header = table[0] if table else []
-    rows = []
-    for line, row in enumerate(table[1:], start=2):
+
+
+def filled_rows(
+    header: Sequence[str], rows: Iterable[Sequence[str]]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows below a header with their numbers; blank ones are left out, short ones filled."""
+    for number, row in enumerate(rows, start=2):
         if any(row):
             filled = [*row, *[""] * (len(header) - len(row))]
-            rows.append((line, dict(zip(header, filled, strict=False))))
-    return header, rows
+            yield number, dict(zip(header, filled, strict=False))
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a table: one that looks like a formula is quoted by an apostrophe."""
+    return printable(f"'{text}" if text.startswith(FORMULA) else text)
 
 
 def number(text: str) -> float:

@@ -121,7 +121,7 @@ def report(
         further_records(cases),
     )
     for dataset, unit in {row.dataset: row.unit for row in cases}.items():
-        chosen = [_VALIDATION] * dataset.endswith("/validation")
+        chosen = [_SEEN[split]] if (split := dataset.rpartition("/")[2]) in _SEEN else []
         for table in tables(TASKS[unit]):
             found = _select(published, table.id, dataset)
             remarks = {(c.row, c.column): c.remark for c in table.cells if c.remark}
@@ -205,11 +205,13 @@ _RECORDED = (
     "what it started from and for how many epochs it was trained: after a few epochs from "
     "random weights, a row shows how fast a network learns; it is no evidence against the method."
 )
-_VALIDATION = (
-    "On validation images training selects its weights, and on half of them the intervals are "
-    "found: of weights trained on the same data set the errors are somewhat too low here, and the "
-    "coverage is no test."
-)
+_SEEN = {
+    "validation": "On validation images training selects its weights, and on half of them the "
+    "intervals are found: of weights trained on the same data set the errors are somewhat too low "
+    "here, and the coverage is no test.",
+    "train": "Of weights that were trained on these images the errors are too low.",
+    "all": "Of weights that were trained on some of these images the errors are too low.",
+}
 _S1 = (
     "Limits of agreement: bias -/+ 1.96 SD of the error (Bland and Altman 1986). The published "
     "figure, where there is one, is the paper's claim about its own network. An assessment that "

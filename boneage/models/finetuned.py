@@ -134,8 +134,9 @@ class LateFusion(nn.Module):
 
     Args:
         members: ``{"name": ..., "arguments": ...}`` of each network, as in a weights config.
-        views: ``(size, margin)`` of each member's preprocessing, px; the fusion is given the whole
-            image, and each member what it would see alone.
+        views: ``(size, margin)`` of each member's preprocessing, px. The fusion is given the whole
+            image as large as the member that needs most of it, and each member sees its part,
+            resized from that; alone it would resize the radiograph itself, to nearly the same.
     """
 
     def __init__(
@@ -157,6 +158,11 @@ class LateFusion(nn.Module):
     def heat_map_layer(self) -> nn.Module:
         """The layer Grad-CAM explains: the first member's."""
         return self.members[0].heat_map_layer
+
+    @property
+    def heat_map_view(self) -> tuple[int, int]:
+        """``(size, margin)`` of what that layer sees."""
+        return self.views[0]
 
 
 def _seen(images: Tensor, size: int, margin: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,7 @@ def gather(
         path = Path(table)
         if not path.is_file():
             raise InputError(tab.GONE)
-        with path.open("rb") as opened:
-            cases = case_table.read(opened.read(case_table.MAX_BYTES + 1), path.name, "hand")
+        cases = case_table.load(path, "hand")
     items = cases.items(sources, known, needs_sex=needs_sex)
     return Given(items, cases.report(sources), cases.without_file(sources))
 
@@ -145,7 +145,7 @@ def run(predictor: Predictor, visit: Visit, collect: Callable[[], Given]) -> Ite
     try:
         given = collect()
     except InputError as error:
-        yield _end(cards.problem(UNUSABLE, str(error)), f"{UNUSABLE}. {error}")
+        yield _end(cards.problem(UNUSABLE, str(error)), f"{UNUSABLE}. {escape(str(error))}")
         return
     total, unit = len(given.items), predictor.config["unit"]
     cases: list[Case] = []

@@ -16,6 +16,7 @@ import numpy as np
 from boneage import plots
 from boneage.batch import Outcome, summary
 from boneage.sex import SEX_NAMES
+from boneage.tables import cell
 from boneage.webui import cards
 from boneage.wording import age_in_short
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet would begin to compute
 WHO = {"all": "All", "F": "Female", "M": "Male"}
 
 
@@ -264,7 +264,7 @@ def as_csv(cases: Sequence[Case], unit: str) -> str:
         texts = [" ".join(case.warnings), case.failure or "", model["id"], model["revision"]]
         writer.writerow(
             [
-                *map(_no_formula, [case.file, case.id, case.sex or ""]),
+                *map(cell, [case.file, case.id, case.sex or ""]),
                 _rounded(case.age),
                 "" if case.age is None else age_in_short(case.age).replace("\xa0", " "),
                 _rounded(case.interval.get("low")),
@@ -272,14 +272,10 @@ def as_csv(cases: Sequence[Case], unit: str) -> str:
                 case.interval.get("coverage"),
                 _rounded(case.reference),
                 _rounded(case.difference),
-                *map(_no_formula, texts),
+                *map(cell, texts),
             ]
         )
     return file.getvalue()
-
-
-def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _rounded(age: float | None) -> float | None:

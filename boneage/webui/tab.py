@@ -267,7 +267,11 @@ def pdf(
     assessment, path = visit.assessment, visit.path
     if assessment is None or path is None or not Path(path).is_file():
         raise gr.Error(GONE, print_exception=False)
-    content = to_pdf(assessment, read(path), growth=growth, error=error)
+    try:
+        radiograph = read(path)
+    except InputError:  # deleted, just now
+        raise gr.Error(GONE, print_exception=False) from None
+    content = to_pdf(assessment, radiograph, growth=growth, error=error)
     address = "data:application/pdf;base64," + base64.b64encode(content).decode()
     return f"{assessment.id}.pdf", address
 

@@ -37,10 +37,31 @@ def test_adults() -> None:
     assert "sex is not an input" in card
     assert 'Predictor.load("weights/mine", task="adult")' in card
     assert (
-        "| B2 VGG with hierarchical features MAE | 4.856 | 6.12 | 5.90 to 6.40 | 100 | 0 |" in card
+        "| nih-chest-test/test | B2 VGG with hierarchical features MAE | 4.856 | 6.12 "
+        "| 5.90 to 6.40 | 100 | 0 |" in card
     )
     assert "Refused images" not in card
     assert "| assembled | 5.55 |" in card
+
+
+def test_errors_on_images_that_chose_the_weights_are_not_told_as_test_results() -> None:
+    detail = {**RECORD, "table": "S1", "row": "MAE", "column": "all"}
+    elsewhere = [{**r, "dataset": "mine/test", "measured": 8.5} for r in (RECORD, detail)]
+    seen = [
+        {**r, "dataset": f"nih/{split}", "measured": 1.25}
+        for r in (RECORD, detail)
+        for split in ("train", "validation", "all")
+    ]
+    card = model_card(
+        "mine", config("adult", [], "nih-chest-128"), [RECORD, detail, *elsewhere, *seen]
+    )
+    assert "1.25" not in card
+    for dataset, measured in (("nih-chest-test", "6.12"), ("mine", "8.50")):
+        assert (
+            f"| {dataset}/test | B2 VGG with hierarchical features MAE | 4.856 | {measured}" in card
+        )
+        details = card.partition(f"by age, on {dataset}/test")[2]
+        assert details.partition("| MAE (years) | ")[2].startswith(measured)
 
 
 def test_training_images_with_their_sexes_and_ages() -> None:

@@ -260,9 +260,18 @@ def test_what_is_wrong_is_named(text: str, reason: str) -> None:
 def test_not_utf_8_and_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="UTF-8"):
         case_table.read("id;sex\nJörg;F\n".encode("latin-1"), "sexes.csv", "hand")
+    monkeypatch.setattr(case_table, "MAX_ROWS", 2)
+    with pytest.raises(InputError, match="more than 2 rows"):
+        read("id,sex\r1,F\r2,F\r")
     monkeypatch.setattr(case_table, "MAX_BYTES", 4)
     with pytest.raises(InputError, match="larger than"):
         read("id,sex\n1,F\n")
+
+
+def test_folders_without_end_are_refused() -> None:
+    """Each of them is looked up with all below it."""
+    with pytest.raises(InputError, match=r"row 2: the name has more than 32 folders"):
+        read(f"id,sex\n{'a/' * 33}1,F\n")
 
 
 def test_a_sex_that_is_not_understood_matters_to_those_who_need_it() -> None:

@@ -62,6 +62,23 @@ def test_age_is_the_mean_of_the_members_ages(
     assert mixed == pytest.approx(sum(ages) / 3, abs=0.1)
 
 
+def test_the_heat_map_lies_on_what_the_first_member_sees(
+    members: list[Path], tmp_path: Path, nih_test_dir: Path
+) -> None:
+    radiograph = images.read(sorted((nih_test_dir / "images").iterdir())[0])
+    fused = Predictor.load(fuse(members, tmp_path / "fused"), task="adult", device="cpu")
+    alone = Predictor.load(members[0], task="adult", device="cpu")
+    maps = []
+    for predictor in (fused, alone):
+        (assessment,) = predictor.assess(radiograph, heat_map=True)
+        assert assessment.heat_map is not None
+        maps.append(assessment.heat_map)
+    edge = int(maps[1].shape[0] * 8 / (64 + 2 * 8)) - 1  # of the margin
+    for heat_map in maps:
+        assert heat_map[edge:-edge, edge:-edge].max() > 0
+        assert heat_map.sum() == heat_map[edge:-edge, edge:-edge].sum()
+
+
 def test_config_tells_the_members(members: list[Path], tmp_path: Path) -> None:
     config = hub.load_config(fuse(members, tmp_path / "fused"))
     assert config["preprocess"]["size"] == 96 + 2 * 16

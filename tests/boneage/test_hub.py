@@ -71,6 +71,22 @@ class TestLoadRefuses:
         with pytest.raises(InputError, match=f"lacks {key}"):
             hub.load(folder)
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"architecture": "arcnn"},
+            {"architecture": {"name": "arcnn", "options": {}}},
+            {"preprocess": {"size": 128, "resolution": 128, "mean": 0.5, "std": 0.5}},
+            {"preprocess": {"of_another_version": 1, "percentiles": [1, 99]}},
+            {"age": {"mean": 120.0}},
+            {"interval": {"coverage": 0.9}},
+        ],
+    )
+    def test_entries_of_another_version(self, folder: Path, changes: dict[str, object]) -> None:
+        edit(folder, **changes)
+        with pytest.raises(InputError, match=r"config\.json of tiny does not fit this version"):
+            Predictor.load(folder, device="cpu")
+
     def test_altered_tensors(self, folder: Path) -> None:
         data = bytearray((folder / hub.TENSORS).read_bytes())
         data[-1] ^= 1

@@ -89,6 +89,37 @@ class TestResume:
         assert said.out == first == (out / "assessments.csv").read_text()
         assert (out / LEDGER).read_bytes() == ledger
 
+    def test_it_goes_on_in_the_precision_it_began_with(
+        self, command: list[str], out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the choice is measured, and would be another now."""
+        assert main([*command, "--precision", "bf16"]) == 1
+        (out / "assessments.jsonl").write_bytes(
+            (out / "assessments.jsonl").read_bytes().partition(b"\n")[0] + b"\n"
+        )
+        monkeypatch.setattr("boneage.precision._seconds", lambda *_: pytest.fail("measured"))
+        assert main(command) == 1
+        settings = {
+            json.loads(line)["settings"]
+            for line in (out / "assessments.jsonl").read_text().splitlines()
+        }
+        assert len(settings) == 1
+        assert len(rows((out / "assessments.csv").read_text())) == 4
+
+    def test_names_cannot_steer_tables_and_terminals(
+        self, command: list[str], out: Path, folder: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (folder / "4400.webp").rename(folder / "=1+1\r\x1b[2J.webp")
+        (folder / "letter.txt").rename(folder / "=letter\x1b[2J.txt")
+        assert main([*command[:1], "=1+1\r\x1b[2J.webp", *command[2:]]) == 2  # there is none here
+        assert main(command) == 1
+        said = capsys.readouterr()
+        assert "\x1b" not in said.err + said.out
+        table = rows((out / "assessments.csv").read_text())
+        assert "'=1+1\ufffd\ufffd[2J" in {row["id"] for row in table}
+        (failure,) = rows((out / FAILURES).read_text())
+        assert failure["id"] == "'=letter\ufffd[2J"
+
     def test_other_files_of_the_folder_are_told(
         self, command: list[str], folder: Path, out: Path, capsys: pytest.CaptureFixture
     ) -> None:

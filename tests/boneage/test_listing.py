@@ -8,6 +8,7 @@ from pydicom import dcmread
 
 from boneage import volumes
 from boneage.errors import InputError
+from boneage.ledger import LEDGER
 from boneage.listing import list_files
 
 
@@ -56,6 +57,24 @@ def test_a_table_is_no_film(study: Path) -> None:
     table.rename(study.parent / "ages.csv")
     table.symlink_to(study.parent / "ages.csv")
     assert table not in list_files([study], table=table).paths
+
+
+def test_a_shell_names_results_and_table_too(study: Path) -> None:
+    """As ``assess films/* --out films/out`` does from its second run on."""
+    films = set(list_files([study]).paths)
+    (study / "sexes.csv").write_text("id,sex\n4400,F\n")
+    for name in ("out", "before"):
+        (study / name).mkdir()
+        (study / name / LEDGER).touch()
+        (study / name / "picture.png").touch()
+    given = sorted(study.iterdir())
+    found = list_files(given, out=study / "out", table=study / "sexes.csv")
+    assert set(found.paths) == films
+    assert found.notes() == ["1 folder was left out as earlier results: before."]
+    with pytest.raises(InputError, match="no radiographs among these"):
+        list_files(
+            [study / "out", study / "sexes.csv"], out=study / "out", table=study / "sexes.csv"
+        )
 
 
 def test_a_localizer_is_no_volume(study: Path) -> None:

@@ -258,6 +258,24 @@ class TestPrepareRsna:
         assert main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]) == 0
         assert (tmp_path / "out" / "images" / "1377.png").exists()
 
+    def test_a_sheet_with_rows_of_any_length(self, download: Path, tmp_path: Path) -> None:
+        """As programs write it that neither give its dimensions nor empty cells."""
+        sheet = download / "Bone age ground truth.xlsx"
+        ragged = tmp_path / "ragged.xlsx"
+        with zipfile.ZipFile(sheet) as old, zipfile.ZipFile(ragged, "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name.endswith("sheet1.xml"):
+                    content = re.sub(rb"<dimension[^>]*/>", b"", content)
+                    content = content.replace(b"</sheetData>", b'<row r="3"/></sheetData>')
+                    content = content.replace(
+                        b"</sheetData>", b'<row r="4"><c r="A4"/></row></sheetData>'
+                    )
+                new.writestr(name, content)
+        ragged.replace(sheet)
+        assert main(["prepare", "rsna", str(download), "--out", str(tmp_path / "out")]) == 0
+        assert "4360" in {c.id for c in datasets.load(tmp_path / "out").cases}
+
     def test_out_is_a_file(
         self, download: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:

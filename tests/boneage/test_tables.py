@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from boneage.errors import InputError
-from boneage.tables import number, read_csv
+from boneage.tables import cell, number, read_csv
 
 ROWS = [(2, {"id": "1", "note": "a, b", "sex": "F"}), (4, {"id": "2", "note": "", "sex": ""})]
 
@@ -35,6 +35,12 @@ def test_one_column() -> None:
 def test_other_encodings_are_refused() -> None:
     with pytest.raises(InputError, match=r"t\.csv is not UTF-8 text"):
         read_csv("id\nJörg\n".encode("latin-1"), "t.csv")
+
+
+def test_a_cell_is_no_formula_and_no_control_sequence() -> None:
+    assert [cell(text) for text in ("=1", "@a", "a=1", "\ta", "a\r\n\x1b")] == [
+        "'=1", "'@a", "a=1", "'\ufffda", "a\ufffd\ufffd\ufffd",
+    ]  # fmt: skip
 
 
 def test_decimal_commas() -> None:

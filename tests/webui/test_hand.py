@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -399,3 +400,16 @@ def test_report_is_a_pdf_of_the_assessment_shown(film: str) -> None:
     name, address = hand.report(FakePredictor(), visit, *NO_AGE)
     assert name == "4360.pdf"
     assert base64.b64decode(address.removeprefix("data:application/pdf;base64,"))[:5] == b"%PDF-"
+
+
+def test_no_report_of_a_file_that_goes_while_it_is_read(
+    film: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit = hand.Visit()
+    uploaded = Path(shutil.copy(film, tmp_path))
+    hand.take(visit, str(uploaded), "M")
+    hand.assess(FakePredictor(), visit, "M", *NO_AGE)
+    uploaded.unlink()
+    monkeypatch.setattr("pathlib.Path.is_file", lambda path: True)
+    with pytest.raises(gr.Error, match="gone"):
+        hand.report(FakePredictor(), visit, *NO_AGE)
