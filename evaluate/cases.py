@@ -202,9 +202,10 @@ class Writer:
 
 
 def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Write a file of one kind of rows, all of them at once; ``patient`` is left out."""
+    """Write a file of one kind of rows, one at least, all at once; with the patients, if known."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = _columns(type(rows[0]), patients=False)
+    known = any(getattr(row, "patient", "") for row in rows)
+    columns = _columns(type(rows[0]), patients=known)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -465,8 +465,12 @@ def _arrays(rows: Sequence[CaseRow]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Assessed and actual ages and, where labels have patients, the patients' keys."""
     assessed = np.array([row.assessed for row in rows], dtype=np.float64)
     actual = np.array([row.age for row in rows], dtype=np.float64)
+    return assessed, actual, patients_of(rows)
+
+
+def patients_of(rows: Sequence[CaseRow]) -> np.ndarray | None:
+    """The patients' keys (n,), ``None`` where labels have none."""
     if not any(row.patient for row in rows):
-        return assessed, actual, None
+        return None
     # A case without a patient stands for itself.
-    keys = [f"patient {row.patient}" if row.patient else f"case {row.id}" for row in rows]
-    return assessed, actual, np.array(keys)
+    return np.array([f"patient {row.patient}" if row.patient else f"case {row.id}" for row in rows])

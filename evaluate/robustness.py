@@ -28,7 +28,7 @@ from boneage.errors import InputError, run_command
 from boneage.framing import mirrored
 from evaluate.cases import CASES, CaseRow, Outcome, case_rows, write_rows
 from evaluate.published import Cell
-from evaluate.records import DECIMALS, MAE, Record, empty_record, fill, measure
+from evaluate.records import DECIMALS, MAE, Record, empty_record, fill, measure, patients_of
 
 if TYPE_CHECKING:
     from boneage.datasets import Case
@@ -236,20 +236,22 @@ def records(cases: Sequence[CaseRow], dataset: str) -> list[Record]:
 def _differences(
     record: Record, changed: dict[str, CaseRow], unchanged: dict[str, CaseRow]
 ) -> list[Record]:
-    pairs = [
-        (row.assessed, unchanged[id].assessed, row.age)
+    both = [
+        (row, unchanged[id])
         for id, row in changed.items()
         if id in unchanged and row.assessed is not None and unchanged[id].assessed is not None
     ]
-    after, before, actual = np.array(pairs, dtype=np.float64).reshape(-1, 3).T
+    ages = [(row.assessed, before.assessed, row.age) for row, before in both]
+    after, before, actual = np.array(ages, dtype=np.float64).reshape(-1, 3).T
+    keys = patients_of([row for row, _ in both])
     moved = abs(after - before)
     empty = {**record, "measured": None, "n": 0, "ci95": None}
     found = [
-        fill({**empty, "column": COLUMNS[1]}, abs(after - actual) - abs(before - actual), None),
-        fill({**empty, "column": COLUMNS[2]}, moved, None),
+        fill({**empty, "column": COLUMNS[1]}, abs(after - actual) - abs(before - actual), keys),
+        fill({**empty, "column": COLUMNS[2]}, moved, keys),
     ]
     for name, share in zip(COLUMNS[3:], (95, 100), strict=True):
-        tail = {**fill({**empty, "column": name}, moved, None), "ci95": None}  # too few tell one
+        tail = {**fill({**empty, "column": name}, moved, keys), "ci95": None}  # too few tell one
         if len(moved):
             tail["measured"] = round(np.percentile(moved, share).item(), DECIMALS)
         found.append(tail)
@@ -312,6 +314,9 @@ def _run(args: argparse.Namespace, arguments: list[str]) -> int:
     dataset = Dataset(f"{folder.name}/test", folder.split("test"))
     predictor = Predictor.load(args.weights, precision="fp32")
     rows = assess(dataset, predictor, label(predictor))
+    if not rows:
+        sexes = " or ".join(predictor.sexes)
+        raise InputError(f"{dataset.name} has no case of the sex {sexes}, which the weights need.")
     write_rows(out / CASES, rows)
     write_json(
         out / RUN,

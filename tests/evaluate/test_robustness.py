@@ -151,6 +151,19 @@ def test_differences_are_paired() -> None:
     assert {(r["measured"], r["why"]) for r in empty} == {(None, robustness.NOT_MEASURED)}
 
 
+def test_films_of_one_patient_are_drawn_together(tmp_path: Path) -> None:
+    """The patients go through the file; two of them leave the interval as wide as their ages."""
+    films = [row(UNCHANGED, str(i), 100.0) for i in range(8)]
+    films += [row("scaling by 2", str(i), 110.0 if i < 4 else 130.0) for i in range(8)]
+    films = [replace(film, patient="a" if int(film.id) < 4 else "b") for film in films]
+    write_rows(tmp_path / CASES, films)
+    found = {(r["row"], r["column"]): r for r in robustness.records(
+        read_cases(tmp_path / CASES), "d/test"
+    )}  # fmt: skip
+    for column in COLUMNS[:3]:
+        assert found["scaling by 2", column]["ci95"] == [10.0, 30.0]
+
+
 @pytest.fixture
 def recording(hands: Dataset, stub: Callable[..., Any], tmp_path: Path) -> Path:
     """What the command records, of a stub."""
