@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import boneage
 from boneage.arguments import path, positive
-from boneage.errors import InputError, run_command, tell
+from boneage.errors import InputError, printable, run_command, tell
 from boneage.precision import PRECISIONS
 from boneage.views import PROJECTIONS, REGIONS
 
@@ -368,7 +368,7 @@ def run_prepare_rsna(args: argparse.Namespace) -> int:
     from boneage.prepare import prepare_rsna
 
     for line in prepare_rsna(args.source, args.out, args.size, args.splits):
-        print(line)
+        print(printable(line))
     return 0
 
 
@@ -377,7 +377,7 @@ def run_prepare_nih(args: argparse.Namespace) -> int:
     from boneage.prepare import prepare_nih
 
     for line in prepare_nih(args.source, args.out, args.size):
-        print(line)
+        print(printable(line))
     return 0
 
 
@@ -386,7 +386,7 @@ def run_prepare_ct(args: argparse.Namespace) -> int:
     from boneage.prepare import prepare_ct
 
     for line in prepare_ct(args.source, args.out, args.labels, args.projection):
-        print(line)
+        print(printable(line))
     return 0
 
 

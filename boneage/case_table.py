@@ -21,7 +21,7 @@ MAX_BYTES = 32 * 2**20
 """The largest table that is read."""
 MAX_ROWS = 1_000_000
 MAX_FOLDERS = 32
-"""In a file's name; it is looked up with each of them, and with those below."""
+"""In a file's name; each is an entry of the index by which rows are found."""
 NAMED = 5  # cases that a note names, of any number
 SEVERAL_FILES = (
     "Several files are called {}, and the table does not tell them apart: write their folders, or "
@@ -224,7 +224,7 @@ def read(content: bytes, name: str, task: str) -> CaseTable:
     """
     if len(content) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES // 2**20} MB.")
-    if max(content.count(end) for end in (b"\n", b"\r")) > MAX_ROWS:
+    if content.count(b"\n") > MAX_ROWS + 1:
         raise InputError(f"{name} has more than {MAX_ROWS:,} rows.")
     columns, lines = read_csv(content, name)
     places = {column.lower(): column for column in reversed(columns)}

@@ -36,7 +36,17 @@ REFUSALS = {
     402: "The Hub makes {repo} only for an account with a subscription or a payment method.",
     403: "The token that is set here may not write to {repo} on the Hub.",
 }
-NEEDED = ("architecture", "task", "unit", "sexes", "preprocess", "age", "provenance", "sha256")
+# What a config must hold, and what its entries must.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "architecture": ("name", "arguments"),
+    "task": (),
+    "unit": (),
+    "sexes": (),
+    "preprocess": ("size", "resolution", "percentiles", "mean", "std"),
+    "age": ("mean", "sd", "lowest", "highest"),
+    "provenance": (),
+    "sha256": (),
+}
 
 
 def save(folder: str | Path, model: nn.Module, config: dict[str, Any], card: str = "") -> Path:
@@ -383,8 +393,7 @@ def build_network(folder: str | Path, config: Mapping[str, Any], data: bytes) ->
         tensors = deserialise(data)
     except Exception:  # safetensors raises its own, untyped errors
         raise InputError(f"{TENSORS} of {name} is not a readable safetensors file.") from None
-    with entries_of(folder):
-        model = build(config["architecture"]["name"], config["architecture"]["arguments"])
+    model = build(config["architecture"]["name"], config["architecture"]["arguments"])
     expected = stored_tensors(model)
     if expected.keys() != tensors.keys() or any(
         tensors[name].shape != value.shape for name, value in expected.items()
@@ -465,6 +474,10 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{CONFIG} of {name} is not of format {FORMAT}.")
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{CONFIG} of {name} lacks {', '.join(missing)}.")
+    for key, inside in NEEDED.items():
+        entry = config[key] if inside else {}
+        if not isinstance(entry, dict) or set(inside) - entry.keys():
+            raise InputError(f"{key} in {CONFIG} of {name} needs {', '.join(inside)}.")
     return config
 
 

@@ -395,9 +395,9 @@ def write_csv(
         interval = result["interval"] or {}
         after = {
             **result,
-            "warnings": "; ".join(result["warnings"]),
-            "model": result["model"]["id"],
-            "revision": result["model"]["revision"],
+            "warnings": cell("; ".join(result["warnings"])),
+            "model": cell(result["model"]["id"]),
+            "revision": cell(result["model"]["revision"]),
         }
         writer.writerow(
             [cell(name_of(item.source))]

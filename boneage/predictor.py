@@ -335,9 +335,9 @@ class Predictor:
         config = hub.load_config(folder)
         if config["task"] != task:
             raise InputError(f"The weights {id} are for the task {config['task']}, not {task}.")
+        registry.entry(config["architecture"]["name"])
+        model = partial(hub.build_network, folder, config, hub.checked_data(folder, config))
         with hub.entries_of(folder):
-            registry.entry(config["architecture"]["name"])
-            model = partial(hub.build_network, folder, config, hub.checked_data(folder, config))
             calibration = hub.load_calibration(folder, config)
             predictor = cls(
                 model, config, id, commit or config["sha256"][:12], device, precision, calibration
@@ -511,7 +511,7 @@ class Predictor:
 
     def _explained(
         self, batched: Tensor, sex: Tensor | None, layer: str | None
-    ) -> tuple[Any, np.ndarray]:
+    ) -> tuple[Any, list[np.ndarray]]:
         from boneage.explain import grad_cam, layer_of
 
         outputs = []
@@ -522,13 +522,11 @@ class Predictor:
 
         with computing_in(self.device, self.precision):
             maps = grad_cam(layer_of(self.model, layer), forward)
-        return outputs[0], maps.cpu().numpy()
-
-    def _explained_view(self) -> Preprocess:
-        """What the explained layer sees of an image: of a late fusion, its first member's part."""
-        own = self.preprocess
-        size, margin = getattr(self.model, "heat_map_view", (own.size, own.margin))
-        return replace(own, size=size, margin=margin)
+        seen = self.preprocess
+        if hasattr(self.model, "view_of"):  # the part of the image that a fusion's member sees
+            size, margin = self.model.view_of(layer)
+            seen = replace(seen, size=size, margin=margin)
+        return outputs[0], [seen.unfold(heat_map) for heat_map in maps.cpu().numpy()]
 
     def _age(self, standardised: Tensor) -> Tensor:
         mean, sd, lowest, highest = self._ages
@@ -569,7 +567,7 @@ class Predictor:
             + quality.warnings_of_parts(components, self.config["unit"]),
             refused=refused,
             model=ModelReference(self.id, self.revision),
-            heat_map=None if heat_map is None else self._explained_view().unfold(heat_map),
+            heat_map=heat_map,
         )
 
 

@@ -60,6 +60,7 @@ def prepare_rsna(
             or ``out`` holds other labels.
     """
     _check(source, out, size)
+    split_of = {} if splits is None else _read_splits(splits)
     download = Download(source)
     labels: list[Label] = []
     for file in LABEL_FILES:
@@ -76,9 +77,12 @@ def prepare_rsna(
             f"{', '.join(file.name for file in LABEL_FILES)} and their images as <id>.png."
         )
     if splits is not None:
-        labels = _split_anew(labels, splits)
+        labels = [replace(x, split=split_of[x.id]) for x in labels if x.id in split_of]
+        if not labels:
+            raise InputError(f"{splits.name} names none of the images of the download.")
         counts = Counter(label.split for label in labels)
-        yield f"{splits.name}: " + ", ".join(f"{n} {split}" for split, n in counts.items()) + "."
+        told = ", ".join(f"{count} {split}" for split, count in counts.items())
+        yield f"{splits.name}: {told} images{_missing(len(split_of) - len(labels))}"
     rows = [(label.id, label.split, f"{label.age:g}", str(label.sex == "M")) for label in labels]
     _refuse_other_labels(out, RSNA_COLUMNS, rows)
     found = [(label.id, download.images[label.id]) for label in labels]
@@ -254,21 +258,22 @@ def _check(source: Path, out: Path, size: int) -> None:
         )
 
 
-def _split_anew(labels: Sequence[Label], table: Path) -> list[Label]:
-    """The labels that a table of ``id`` and ``split`` names, with its splits."""
+def _read_splits(table: Path) -> dict[str, str]:
+    """The splits that a table gives ids."""
     columns, rows = _read_table(table)
     if not {"id", "split"} <= set(columns):
         raise InputError(
             f"{table.name} needs the columns id and split; it has {', '.join(columns)}."
         )
+    ids = Counter(row["id"] for _, row in rows)
+    if twice := [id for id, times in ids.items() if times > 1]:
+        raise InputError(f"{table.name}: {twice[0]} appears twice.")
     split_of = {row["id"]: row["split"] for _, row in rows}
     if unknown := set(split_of.values()) - set(SPLITS):
         raise InputError(
             f"{table.name} has the split {min(unknown)!r}; known: {', '.join(SPLITS)}."
         )
-    if found := [replace(x, split=split_of[x.id]) for x in labels if x.id in split_of]:
-        return found
-    raise InputError(f"{table.name} names none of the {len(labels)} images of the download.")
+    return split_of
 
 
 def _missing(count: int) -> str:
@@ -338,8 +343,9 @@ def _refuse_other_labels(
     header, found = read_csv(labels.read_bytes(), labels.name)
     if tuple(header) != columns or not {tuple(row.values()) for _, row in found} <= set(rows):
         raise InputError(
-            f"{out.name} holds a labels.csv of other images, or one that was changed since, and it "
-            "would be overwritten: give another folder, or delete that file to make it anew."
+            f"{out.name} holds a labels.csv of other images or splits, or one that was changed "
+            "since, and it would be overwritten: give another folder, or delete that file to make "
+            "it anew."
         )
 
 

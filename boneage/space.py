@@ -133,7 +133,7 @@ def load_pinned(folder: Path, *, wait: bool = True) -> Predictor:
     Args:
         folder: of the Space. One without ``space.json`` serves the released weights.
         wait: as of :meth:`boneage.predictor.Predictor.load`; without, no others are taken where
-            tensors turn out not to fit their own architecture.
+            arguments or tensors turn out not to fit the architecture.
 
     Raises:
         InputError: if there are none either, or ``space.json`` is damaged.

@@ -44,8 +44,8 @@ examples:
   python -m evaluate --split test
   python -m evaluate --split validation --data DIR --weights runs/NAME/weights --out runs/NAME
   python -m evaluate --from-cases results/cases.csv
-  torchrun --nproc_per_node 2 -m evaluate --split test --data DIR
-  accelerate launch --multi_gpu --num_processes 8 -m evaluate --split test --data DIR
+  torchrun --nproc_per_node 2 -m evaluate --split test --data DIR --out OUT
+  accelerate launch --multi_gpu --num_processes 8 -m evaluate --split test --data DIR --out OUT
 """
 
 

@@ -159,10 +159,9 @@ class LateFusion(nn.Module):
         """The layer Grad-CAM explains: the first member's."""
         return self.members[0].heat_map_layer
 
-    @property
-    def heat_map_view(self) -> tuple[int, int]:
-        """``(size, margin)`` of what that layer sees."""
-        return self.views[0]
+    def view_of(self, layer: str | None) -> tuple[int, int]:
+        """``(size, margin)`` of what the layer of this name sees, or the one Grad-CAM explains."""
+        return self.views[int(layer.split(".")[1]) if layer else 0]
 
 
 def _seen(images: Tensor, size: int, margin: int) -> Tensor:

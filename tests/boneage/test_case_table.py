@@ -262,7 +262,8 @@ def test_not_utf_8_and_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
         case_table.read("id;sex\nJörg;F\n".encode("latin-1"), "sexes.csv", "hand")
     monkeypatch.setattr(case_table, "MAX_ROWS", 2)
     with pytest.raises(InputError, match="more than 2 rows"):
-        read("id,sex\r1,F\r2,F\r")
+        read("id,sex\n1,F\n2,F\n3,F\n")
+    assert len(read("id,sex\n1,F\n2,F\n").rows) == 2
     monkeypatch.setattr(case_table, "MAX_BYTES", 4)
     with pytest.raises(InputError, match="larger than"):
         read("id,sex\n1,F\n")

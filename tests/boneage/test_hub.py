@@ -76,16 +76,26 @@ class TestLoadRefuses:
         [
             {"architecture": "arcnn"},
             {"architecture": {"name": "arcnn", "options": {}}},
-            {"preprocess": {"size": 128, "resolution": 128, "mean": 0.5, "std": 0.5}},
-            {"preprocess": {"of_another_version": 1, "percentiles": [1, 99]}},
+            {"preprocess": {"size": 128}},
             {"age": {"mean": 120.0}},
-            {"interval": {"coverage": 0.9}},
         ],
     )
-    def test_entries_of_another_version(self, folder: Path, changes: dict[str, object]) -> None:
+    def test_an_entry_that_lacks_something(self, folder: Path, changes: dict[str, object]) -> None:
         edit(folder, **changes)
+        (key,) = changes
+        with pytest.raises(InputError, match=rf"{key} in config\.json of tiny needs"):
+            hub.load_config(folder)
+
+    @pytest.mark.parametrize("kind", ["unknown", "another"])
+    def test_entries_of_another_version(self, folder: Path, kind: str) -> None:
+        config = json.loads((folder / hub.CONFIG).read_text())
+        changes = {
+            "unknown": {"preprocess": config["preprocess"] | {"of_another_version": 1}},
+            "another": {"interval": {"coverage": 0.9}},
+        }
+        edit(folder, **changes[kind])
         with pytest.raises(InputError, match=r"config\.json of tiny does not fit this version"):
-            Predictor.load(folder, device="cpu")
+            Predictor.load(folder, device="cpu", wait=False)
 
     def test_altered_tensors(self, folder: Path) -> None:
         data = bytearray((folder / hub.TENSORS).read_bytes())

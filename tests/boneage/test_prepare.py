@@ -86,7 +86,10 @@ class TestPrepareRsna:
         splits.write_text("id,split\n1378,validation\n4360,test\n9999,train\n")
         command = ["prepare", "rsna", str(download), "--splits", str(splits)]
         assert main([*command, "--out", str(tmp_path / "out")]) == 0
-        assert "splits.csv: 1 validation, 1 test." in capsys.readouterr().out
+        assert (
+            "splits.csv: 1 validation, 1 test images; 1 labels without an image were skipped."
+            in capsys.readouterr().out
+        )
         made = datasets.load(tmp_path / "out")
         assert [(c.id, c.split) for c in made.cases] == [("1378", "validation"), ("4360", "test")]
         assert not (tmp_path / "out" / "images" / "1377.png").exists()
@@ -103,7 +106,8 @@ class TestPrepareRsna:
                 "id,split\n1378,held-out\n",
                 "splits.csv has the split 'held-out'; known: train, validation, test.",
             ),
-            ("id,split\n1,train\n", "splits.csv names none of the 4 images of the download."),
+            ("id,split\n1378,train\n1378,test\n", "splits.csv: 1378 appears twice."),
+            ("id,split\n1,train\n", "splits.csv names none of the images of the download."),
         ],
     )
     def test_unusable_splits_are_refused(
