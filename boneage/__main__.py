@@ -97,7 +97,8 @@ def _add_assess(commands: Commands) -> None:
         "picture there is overwritten. What is done is recorded in assessments.jsonl: the same "
         "command continues where it was stopped, if the weights and their settings are the same, "
         "and assesses again what changed. What could not be assessed is listed in failures.csv and "
-        "tried again",
+        "tried again. Names that a spreadsheet would take for formulas begin with an apostrophe in "
+        "the CSV files, not in the JSON",
     )
     p.add_argument(
         "--batch-size",
