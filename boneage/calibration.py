@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from boneage.predictor import Predictor
 
 COVERAGE = 0.9
-KEPT, MARGIN = 0.99, 2.0
+KEPT, MARGIN = 0.99, 1.6
 """What is no hand lies farther from the training images than 99 % of validation hands, and this
 many times as far: hands from elsewhere lie farther than hands from the same hospitals, too."""
 FEWEST = 99  # validation hands of which a hundredth can be told
