@@ -47,8 +47,8 @@ NOTE = (
     "border. No parameter was fitted to an image that shows no hand; the threshold's margin and "
     "the number of components were chosen while looking at others of these kinds and at full-size "
     "radiographs, the number after three of these chest radiographs had been assessed, the margin "
-    "after two had been. Intervals resample images: chest radiographs of one patient count apiece, "
-    "and all CT projections are of one volume."
+    "after three of them and two of these shapes had been. Intervals resample images: chest "
+    "radiographs of one patient count apiece, and all CT projections are of one volume."
 )
 _POSE_WARNINGS = tuple(pose.warning for pose in POSES[1:])
 SLANTS = (-120, 120, -150, 150)  # degrees, counter-clockwise: between the poses that are known

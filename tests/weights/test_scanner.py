@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 
-from boneage import datasets, images, losses, quality
+from boneage import datasets, images, losses
 from boneage.datasets import Case
 from boneage.images import Radiograph
 from boneage.predictor import Assessment, Predictor
@@ -25,8 +25,7 @@ Hand = tuple[Radiograph, str, Assessment]  # with its sex
 
 EVERY = 20  # of the test radiographs
 FULL_SIZE = {"1380": "M", "1418": "F"}
-# Months by which a film may move where rounding lets another region win. 1418, of a girl of two
-# years, moves by 21 where its third part lies beside the hand, and is left out there.
+# Months by which a film may move where rounding lets another region win.
 OTHER_REGION = 2.5
 
 
@@ -62,28 +61,10 @@ def assessed(predictor: Predictor, pairs: list[tuple[Radiograph, str]]) -> list[
 def moved(
     predictor: Predictor, hands: list[Hand], change: Callable[[np.ndarray], Radiograph]
 ) -> np.ndarray:
-    """Absolute change of the age in months from each radiograph to its other version.
-
-    Of film 1418, of a small hand, nothing is promised where a warning says that one of its parts
-    lies far from the others; no other of these radiographs gets it.
-    """
+    """Absolute change of the age in months from each radiograph to its other version."""
     others = assessed(predictor, [(change(r.pixels), sex) for r, sex, _ in hands])
-    changes = []
-    for (radiograph, _, before), (_, _, after) in zip(hands, others, strict=True):
-        if warned(before) or warned(after):
-            assert radiograph.id == "1418"
-        else:
-            assert before.age is not None
-            assert after.age is not None
-            changes.append(abs(after.age - before.age))
-    return np.array(changes)
-
-
-def warned(assessment: Assessment) -> bool:
-    """Whether one of its parts is said to lie far from the others."""
-    warnings = quality.warnings_of_parts(assessment.components, assessment.unit)
-    assert set(warnings) <= set(assessment.warnings)
-    return bool(warnings)
+    before, after = (np.array([a.age for _, _, a in found], float) for found in (hands, others))
+    return abs(after - before)
 
 
 def resized(pixels: np.ndarray, factor: float, method: Image.Resampling) -> Radiograph:
