@@ -42,7 +42,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "task": (),
     "unit": (),
     "sexes": (),
-    "preprocess": ("size", "resolution", "percentiles", "mean", "std"),
+    "preprocess": ("size", "resolution", "percentiles"),
     "age": ("mean", "sd", "lowest", "highest"),
     "provenance": (),
     "sha256": (),

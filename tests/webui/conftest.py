@@ -32,10 +32,10 @@ PHONE = 390  # px
 
 @pytest.fixture(scope="session")
 def predictor() -> Predictor:
-    """What the page's numbers are compared with."""
+    """What the page's numbers are compared with; where precision is measured, it could differ."""
     from boneage.predictor import Predictor
 
-    return Predictor.load()
+    return Predictor.load(precision="fp32")
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def served() -> Predictor:
     """The page's own: a test must not use it while the page does."""
     from boneage.predictor import Predictor
 
-    return Predictor.load()
+    return Predictor.load(precision="fp32")
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,9 @@ class TestBoth:
         if name == "month_classifier":
             model.set_ages(MEAN, SD)
         architecture = {"name": name, "arguments": arguments}
-        config = {key: {} for key in hub.NEEDED} | {"architecture": architecture}
+        config = {key: dict.fromkeys(needs) for key, needs in hub.NEEDED.items()} | {
+            "architecture": architecture
+        }
         loaded, _ = hub.load(hub.save(tmp_path / "weights", model, config))
         sex = torch.arange(8) % 2
         with torch.inference_mode():
