@@ -314,6 +314,19 @@ class Places:
             return Path(absolute).as_posix()
 
 
+def written(folder: Path) -> set[str]:
+    """Names of the files that assessments wrote into a folder; none where there is no ledger."""
+    try:
+        lines = (folder / LEDGER).read_bytes().splitlines()
+    except OSError:
+        return set()
+    names = {LEDGER, FAILURES, *TABLES}
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):  # damaged: what opens the ledger says so
+            names.update(json.loads(line)["beside"])
+    return names
+
+
 def settings_of(folder: Path) -> str | None:
     """The settings of the assessments in a folder, by the first of them; ``None`` if unknown."""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from boneage.ct_series import holds_slices
 from boneage.errors import InputError
-from boneage.ledger import LEDGER, Places
+from boneage.ledger import LEDGER, Places, written
 from boneage.zips import is_junk
 
 CLOSED = "The folder cannot be read."
@@ -63,7 +63,7 @@ def list_files(
     """The files themselves and, sorted and without junk, those of folders and their folders.
 
     A shell that expands ``films/*`` names what was put there, too: among several paths the folder
-    of results, folders of earlier ones and the table are left out like inside a folder.
+    of results and what was written into it, folders of earlier ones and the table are left out.
 
     Args:
         paths: files and folders.
@@ -109,7 +109,10 @@ def _named(
     paths: Sequence[Path], left_out: Path | None, table: Path | None, found: Files
 ) -> Iterator[Path]:
     """Of several paths those that are not results or the table."""
+    results = written(left_out) if left_out else set()
     for path in paths:
+        if path.name in results and path.parent.resolve() == left_out:
+            continue
         if path.is_dir() and path.resolve() == left_out:
             continue
         if os.path.exists(path / LEDGER):

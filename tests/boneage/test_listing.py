@@ -77,6 +77,18 @@ def test_a_shell_names_results_and_table_too(study: Path) -> None:
         )
 
 
+def test_a_shell_names_pictures_beside_the_films_too(study: Path) -> None:
+    """As ``assess films/* --out films`` does from its second run on."""
+    films = set(list_files([study]).paths)
+    (study / LEDGER).write_text('{"beside": ["4400.png"]}\nhalf a li')
+    for name in ("4400.png", "assessments.csv"):
+        (study / name).touch()
+    found = list_files(sorted(study.iterdir()), out=study)
+    assert set(found.paths) == films
+    (study / "one" / "4400.png").touch()  # of the same name, but not written there
+    assert study / "one" / "4400.png" in list_files(sorted(study.iterdir()), out=study).paths
+
+
 def test_a_localizer_is_no_volume(study: Path) -> None:
     """What lies beside folders of series hides none of them."""
     scout = dcmread(next((study / "two").glob("*.dcm")))
