@@ -316,14 +316,14 @@ class Places:
 
 def written(folder: Path) -> set[str]:
     """Names of the files that assessments wrote into a folder; none where there is no ledger."""
+    names = {LEDGER, FAILURES, *TABLES}
     try:
-        lines = (folder / LEDGER).read_bytes().splitlines()
+        with (folder / LEDGER).open("rb") as lines:
+            for line in lines:
+                with suppress(ValueError, KeyError, TypeError):  # damaged: opening it says so
+                    names.update(json.loads(line)["beside"])
     except OSError:
         return set()
-    names = {LEDGER, FAILURES, *TABLES}
-    for line in lines:
-        with suppress(ValueError, KeyError, TypeError):  # damaged: what opens the ledger says so
-            names.update(json.loads(line)["beside"])
     return names
 
 

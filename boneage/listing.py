@@ -109,7 +109,8 @@ def _named(
     paths: Sequence[Path], left_out: Path | None, table: Path | None, found: Files
 ) -> Iterator[Path]:
     """Of several paths those that are not results or the table."""
-    results = written(left_out) if left_out else set()
+    lie_there = left_out in {folder.resolve() for folder in {path.parent for path in paths}}
+    results = written(left_out) if left_out and lie_there else set()
     for path in paths:
         if path.name in results and path.parent.resolve() == left_out:
             continue
