@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from typing import Any
 
 import numpy as np
@@ -305,8 +305,8 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
     """Table S12: differences of MAE between a paper's own method and others, on the same cases.
 
     The others are those of its table and, of a comparison of methods, the weights of table S4 that
-    fill no row of any. The published value is the difference of the two published MAE. Where both
-    of :data:`evaluate.published.EQUAL_TIME` are in table S4, they are compared there.
+    fill no row of any. The published value is the difference of the two published MAE. Pairs of
+    :data:`evaluate.published.EQUAL_TIME` are noted, and compared in table S4 where both are there.
     """
     places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
     units: dict[str, str] = {}
@@ -331,19 +331,26 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
             others = [(cell, rows) for cell, rows in cells.items() if cell != own]
             for cell, rows in others + (further if table.headline else []):
                 records += _method_differences(dataset, unit, (own, cells[own]), (cell, rows))
-        pair = [Cell(FURTHER, name, "MAE", published=None) for name in EQUAL_TIME]
-        first, second = ((cell, rows_of(dataset, cell)) for cell in pair)
-        records += _method_differences(dataset, unit, first, second)
+        for first, second in permutations(further, 2):
+            records += _method_differences(dataset, unit, first, second, equal_time_only=True)
     return records
 
 
 def _method_differences(
-    dataset: str, unit: str, first: tuple[Cell, list[CaseRow]], second: tuple[Cell, list[CaseRow]]
+    dataset: str,
+    unit: str,
+    first: tuple[Cell, list[CaseRow]],
+    second: tuple[Cell, list[CaseRow]],
+    *,
+    equal_time_only: bool = False,
 ) -> list[Record]:
     """Records of S12: the first cell's errors less the second's, by each pair of weights."""
     (own, cases), (cell, others) = first, second
     records = []
     for (ours, members), (theirs, partners) in product(unite(cases), unite(others)):
+        equal_time = tuple(name.rpartition("@")[2] for name in (ours, theirs)) in EQUAL_TIME
+        if equal_time_only and not equal_time:
+            continue
         difference = (
             None
             if own.published is None or cell.published is None
@@ -354,6 +361,8 @@ def _method_differences(
             published=difference, weights=f"{ours}, {theirs}",
         )  # fmt: skip
         record["recorded"] = any(row.weights.startswith(RECORDED) for row in (*members, *partners))
+        if equal_time:
+            record["note"] = "equal time"
         records.append(_difference(record, members, partners))
     return records
 

@@ -12,8 +12,6 @@ from evaluate.described import Description
 from evaluate.ossification import Annotated, Score
 from evaluate.published import (
     BEST_OF_SEVERAL,
-    EQUAL_TIME,
-    FURTHER,
     OTHER_IMAGES,
     TASKS,
     Table,
@@ -163,7 +161,7 @@ def report(
             records += found
         if found := _select(methods, "S12", dataset):
             title = f"S12. Differences of MAE between methods in {unit}, on {dataset}"
-            equal = [_EQUAL_TIME] * any(record["row"] == FURTHER for record in found)
+            equal = [_EQUAL_TIME] * any("note" in record for record in found)
             grids.append(_comparison(title, found, {}, [_S12, *equal, *chosen]))
             records += found
         if unit == "months":
@@ -237,9 +235,9 @@ _S12 = (
     "chance between trainings."
 )
 _EQUAL_TIME = (
-    "With parts and without, for the same processor time from the same weights, which had been "
-    f"trained with parts: {' and '.join(EQUAL_TIME)}, in the row of table S4. docs/experiments.md "
-    "has their epochs. This is said of no other two."
+    "Equal time: with parts and without, for the same processor time from the same weights, which "
+    "had been trained with parts; docs/experiments.md has their epochs. This is said of no other "
+    "two."
 )
 
 

@@ -256,24 +256,38 @@ def test_methods_are_compared_on_the_cases_that_both_assessed() -> None:
     assert (other["measured"], other["n"], other["published"]) == (-3.0, 3, None)
 
 
-def test_the_pair_of_equal_processor_time_is_compared_in_its_own_row() -> None:
-    with_parts, without = EQUAL_TIME
+@pytest.mark.parametrize(("with_parts", "without"), EQUAL_TIME)
+def test_weights_trained_for_equal_time_are_compared(with_parts: str, without: str) -> None:
+    """In table S4's row where both are of no paper's table; other weights there are not."""
     cases = [
-        row(id, error, place=("S4", name, "MAE"), weights=f"{RECORDED}{name}")
-        for name, errors in ((with_parts, (1, 2)), (without, (4, 3)))
+        row(id, error, place=("S4", name, "MAE"), weights=f"{RECORDED}{name}@{revision}")
+        for name, revision, errors in (
+            ("ours", with_parts, (1, 2)), ("whole", without, (4, 3)), ("other", "0" * 12, (5, 5))
+        )
         for id, error in zip("12", errors, strict=True)
-    ]
+    ]  # fmt: skip
     (found,) = records.method_difference_records(cases)
-    assert (found["table"], found["row"]) == ("S12", "S4")
-    assert found["column"] == f"{with_parts} - {without}"
+    assert (found["table"], found["row"], found["column"]) == ("S12", "S4", "ours - whole")
     assert (found["measured"], found["n"], found["recorded"]) == (-2.0, 2, True)
-    notes = [
-        any("same processor time" in note for note in grid.notes)
-        for grid in report(cases, [], []).grids
-        if grid.title.startswith("S12.")
-    ]
-    assert notes == [True]
+    assert _says_equal_time(cases) == (True, ["recorded, equal time"])
     assert not records.method_difference_records(cases[:2])  # one of the two alone
+
+
+def test_a_papers_method_is_told_to_have_had_equal_time() -> None:
+    (with_parts, without) = EQUAL_TIME[0]
+    for revision, expected in ((without, (True, ["equal time"])), ("0" * 12, (False, [""]))):
+        cases = [
+            row("1", 1, weights=f"ours@{with_parts}"),
+            row("1", 2, place=("S4", "whole", "MAE"), weights=f"whole@{revision}"),
+        ]
+        assert _says_equal_time(cases) == expected
+
+
+def _says_equal_time(cases: list[CaseRow]) -> tuple[bool, list[str]]:
+    """Whether a note of table S12 explains the words, and its lines' remarks."""
+    (grid,) = (grid for grid in report(cases, [], []).grids if grid.title.startswith("S12."))
+    explained = any("same processor time" in note for note in grid.notes)
+    return explained, [line[grid.header.index("Remark")] for line in grid.rows]
 
 
 def test_boys_alone_are_compared_with_boys() -> None:
