@@ -116,9 +116,9 @@ _SMALL_FIRST = (
 _BEFORE = {_ARCNN: ("whole_mobilenetv2_192",)}
 _BEFORE |= {f"arcnn_k{k}": (*_BEFORE[_ARCNN], _ARCNN) for k in (1, 2, 3, 4)}
 
-# Revisions of weights with parts and without, trained from the same weights for the same processor
-# time: arcnn_mobilenetv2_288 and whole_mobilenetv2_288, arcnn-mobilenetv2-384 and
-# whole_mobilenetv2_384.
+# Revisions of weights with parts and without, trained from the same weights for about the same
+# processor time, each to the end of its schedule: arcnn_mobilenetv2_288 and whole_mobilenetv2_288,
+# arcnn-mobilenetv2-384 and whole_mobilenetv2_384.
 EQUAL_TIME = (("25a0f98f4261", "57f816f1e4bf"), ("4e9ea3453ff3", "447b6ba56bb0"))
 
 _LIU = "Liu et al., MICCAI 2019"

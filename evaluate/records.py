@@ -42,6 +42,7 @@ AGE_BANDS = {
 }
 WITHIN = {"months": (6, 12, LARGEST_DEVIATION_MONTHS, 24), "years": (2, 5, 10)}
 BOTH = "both"
+EQUAL_TIME_NOTE = "equal time"
 CONSTANT = "MAE of one age for all, the median reference"
 DIFFERENCES = (("C", "X"), ("assembling", "X"), ("assembling", "C"))
 
@@ -306,7 +307,8 @@ def method_difference_records(cases: Sequence[CaseRow]) -> list[Record]:
 
     The others are those of its table and, of a comparison of methods, the weights of table S4 that
     fill no row of any. The published value is the difference of the two published MAE. Pairs of
-    :data:`evaluate.published.EQUAL_TIME` are noted, and compared in table S4 where both are there.
+    :data:`evaluate.published.EQUAL_TIME` are noted; those that fill no row of any table but S4 are
+    compared, too, in a row of that name.
     """
     places: dict[tuple[str, str, str, str], list[CaseRow]] = {}
     units: dict[str, str] = {}
@@ -362,7 +364,7 @@ def _method_differences(
         )  # fmt: skip
         record["recorded"] = any(row.weights.startswith(RECORDED) for row in (*members, *partners))
         if equal_time:
-            record["note"] = "equal time"
+            record["note"] = EQUAL_TIME_NOTE
         records.append(_difference(record, members, partners))
     return records
 

@@ -19,6 +19,7 @@ from evaluate.published import (
 )
 from evaluate.records import (
     COLUMNS,
+    EQUAL_TIME_NOTE,
     Group,
     Record,
     age_band_records,
@@ -161,7 +162,7 @@ def report(
             records += found
         if found := _select(methods, "S12", dataset):
             title = f"S12. Differences of MAE between methods in {unit}, on {dataset}"
-            equal = [_EQUAL_TIME] * any("note" in record for record in found)
+            equal = [_EQUAL_TIME] * any(record.get("note") == EQUAL_TIME_NOTE for record in found)
             grids.append(_comparison(title, found, {}, [_S12, *equal, *chosen]))
             records += found
         if unit == "months":
@@ -235,9 +236,9 @@ _S12 = (
     "chance between trainings."
 )
 _EQUAL_TIME = (
-    "Equal time: with parts and without, for the same processor time from the same weights, which "
-    "had been trained with parts; docs/experiments.md has their epochs. This is said of no other "
-    "two."
+    "Equal time: two networks, with parts and without, trained from the same weights (which had "
+    "been trained with parts) for about the same processor time, each to the end of its schedule; "
+    "docs/experiments.md has their epochs."
 )
 
 

@@ -16,6 +16,7 @@ from boneage.predictor import released
 from boneage.quality import warnings_of_parts
 from boneage.views import REGIONS
 from evaluate.cases import read_cases
+from evaluate.records import EQUAL_TIME_NOTE
 
 FOLDERS = [released("hand"), *(released("adult", region) for region in REGIONS)]
 
@@ -145,6 +146,7 @@ def test_accuracy_states_the_differences_on_test_and_validation(
             (row,) = [
                 r for r in records if (r["table"], r["row"], r["column"]) == (table, name, column)
             ]
+            assert (row.get("note") == EQUAL_TIME_NOTE) == (table == "S12")
             low, high = row["ci95"]
             cells.append(f"{row['measured']:.2f} ({low:.2f} to {high:.2f})")
         assert f"| {cells[0]} | {cells[1]} |" in accuracy

@@ -258,33 +258,33 @@ def test_methods_are_compared_on_the_cases_that_both_assessed() -> None:
 
 @pytest.mark.parametrize(("with_parts", "without"), EQUAL_TIME)
 def test_weights_trained_for_equal_time_are_compared(with_parts: str, without: str) -> None:
-    """In table S4's row where both are of no paper's table; other weights there are not."""
+    """Those that stand in table S4 alone; other weights there are not compared."""
     cases = [
         row(id, error, place=("S4", name, "MAE"), weights=f"{RECORDED}{name}@{revision}")
         for name, revision, errors in (
-            ("ours", with_parts, (1, 2)), ("whole", without, (4, 3)), ("other", "0" * 12, (5, 5))
+            ("whole", without, (4, 3)), ("other", "0" * 12, (5, 5)), ("ours", with_parts, (1, 2))
         )
         for id, error in zip("12", errors, strict=True)
     ]  # fmt: skip
     (found,) = records.method_difference_records(cases)
     assert (found["table"], found["row"], found["column"]) == ("S12", "S4", "ours - whole")
     assert (found["measured"], found["n"], found["recorded"]) == (-2.0, 2, True)
-    assert _says_equal_time(cases) == (True, ["recorded, equal time"])
+    assert _footnote_and_remarks(cases) == (True, ["recorded, equal time"])
     assert not records.method_difference_records(cases[:2])  # one of the two alone
 
 
 def test_a_papers_method_is_told_to_have_had_equal_time() -> None:
-    (with_parts, without) = EQUAL_TIME[0]
+    with_parts, without = EQUAL_TIME[0]
     for revision, expected in ((without, (True, ["equal time"])), ("0" * 12, (False, [""]))):
         cases = [
             row("1", 1, weights=f"ours@{with_parts}"),
             row("1", 2, place=("S4", "whole", "MAE"), weights=f"whole@{revision}"),
         ]
-        assert _says_equal_time(cases) == expected
+        assert _footnote_and_remarks(cases) == expected
 
 
-def _says_equal_time(cases: list[CaseRow]) -> tuple[bool, list[str]]:
-    """Whether a note of table S12 explains the words, and its lines' remarks."""
+def _footnote_and_remarks(cases: list[CaseRow]) -> tuple[bool, list[str]]:
+    """Whether a footnote of table S12 explains equal time, and the remark of each line."""
     (grid,) = (grid for grid in report(cases, [], []).grids if grid.title.startswith("S12."))
     explained = any("same processor time" in note for note in grid.notes)
     return explained, [line[grid.header.index("Remark")] for line in grid.rows]
