@@ -149,8 +149,8 @@ def _add_calibrate(commands: Commands) -> None:
         "calibrate",
         help="find a weights folder's prediction intervals and what it refuses",
         description="Write into a weights folder, once it is trained, the prediction intervals "
-        "(from half of the validation images) and, for hands, what is needed to refuse images that "
-        "show none, which takes at least 99 validation images.",
+        "(from half of the validation images) and what is needed to refuse images of other kinds, "
+        "which takes at least 99 validation images (a late fusion refuses none).",
     )
     p.add_argument("weights", type=path, metavar="WEIGHTS", help="weights folder")
     p.add_argument(

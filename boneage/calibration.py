@@ -25,7 +25,17 @@ from boneage import datasets, hub, losses
 from boneage.chunks import chunks
 from boneage.errors import InputError
 from boneage.framing import Framing, mirrored
-from boneage.refusal import CUTS, POSES, Features, Pose, Refusal, tapped
+from boneage.refusal import (
+    CUTS,
+    POSES,
+    Features,
+    HandRefusal,
+    Pose,
+    Refusal,
+    fit,
+    fit_hands,
+    tapped,
+)
 
 if TYPE_CHECKING:
     from boneage.datasets import Case, LabelledFolder
@@ -34,9 +44,10 @@ if TYPE_CHECKING:
 
 COVERAGE = 0.9
 KEPT, MARGIN = 0.99, 1.6
-"""What is no hand lies farther from the training images than 99 % of validation hands, and this
-many times as far: hands from elsewhere lie farther than hands from the same hospitals, too."""
-FEWEST = 99  # validation hands of which a hundredth can be told
+"""What is refused lies farther from the training images than 99 % of validation images, and this
+many times as far: images from elsewhere lie farther than those of the same hospitals, too. Chosen
+on hands."""
+FEWEST = 99  # validation images of which a hundredth can be told
 UPRIGHT, TURNED = 1500, 500
 """Training images by which an upright and another pose is learnt."""
 CUT, SHARES, UNCUT = 400, (0.15, 0.3), 0.99
@@ -47,7 +58,8 @@ MIRRORED, UNMIRRORED = 800, 0.98
 told to be none; among the others may be some that are."""
 NOISY, NOISE = 25, 0.06
 """One in so many training images is noisy, by a share of its range of up to this."""
-TILT = 30.0  # degrees by which every second of them is turned further, either way
+TILTS = {"hand": 30.0, "adult": 10.0}
+"""Degrees by which every second of them is turned further, either way."""
 BATCH = 16  # images computed together
 OTHER_HALF = "the other validation images"
 WHOLE_SPLIT = "all validation images, these among them"
@@ -175,12 +187,15 @@ class Intervals:
 
 
 def calibrate(weights: Path, data: Path) -> dict[str, Any]:
-    """Find intervals and, for hands, what is refused, and write both into a weights folder.
+    """Find intervals and what is refused, and write both into a weights folder.
+
+    A late fusion has no backbone whose features would tell what is unlike the training images, and
+    refuses nothing.
 
     Args:
         weights: the folder.
         data: the labelled folder that the weights were trained on: errors come from its validation
-            split, what hands look like from its training split.
+            split, what its images look like from its training split.
 
     Returns:
         The ``interval`` and ``refusal`` entries of the config.
@@ -203,7 +218,7 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
     if len(config["sexes"]) == 1:
         labelled = labelled.of_sex(*config["sexes"])
     cases = labelled.split("validation").cases
-    refuses = config["task"] == "hand" and hasattr(model, "backbone")
+    refuses = hasattr(model, "backbone")
     if refuses and len(cases) < FEWEST:
         raise InputError(
             f"{labelled.name} has {len(cases)} validation images; what is to be refused is found "
@@ -214,18 +229,17 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
     chosen = np.array([calibrates(case) for case in cases])
     refusal = None
     if learnt and features:
-        learnt = replace(
-            learnt,
-            threshold=_threshold(learnt, features),
-            cut_lead=_lead(learnt.cut_leads(features).max(1), UNCUT),
-            mirrored_lead=_lead(learnt.mirrored_leads(features), UNMIRRORED),
-        )
+        learnt = replace(learnt, threshold=_threshold(learnt, features))
+        if isinstance(learnt, HandRefusal):
+            learnt = replace(
+                learnt,
+                cut_lead=_lead(learnt.cut_leads(features).max(1), UNCUT),
+                mirrored_lead=_lead(learnt.mirrored_leads(features), UNMIRRORED),
+            )
         accepted = np.array([found.reason is None for found in learnt.judge(features)])
         chosen &= accepted
         refusal = {
-            "threshold": learnt.threshold,
-            "cut_lead": learnt.cut_lead,
-            "mirrored_lead": learnt.mirrored_lead,
+            **learnt.entry,
             "data": labelled.name,
             "validation": {"images": len(cases), "accepted": int(accepted.sum())},
         }
@@ -259,13 +273,13 @@ def half_selected(provenance: Mapping[str, Any]) -> bool:
 
 
 def _threshold(refusal: Refusal, features: Features) -> float:
-    """The distance from which an image is no hand, from those of upright validation images."""
+    """The distance from which an image is refused, from those of upright validation images."""
     _, poses = refusal.poses(features)
     distances = refusal.distances(features, poses)[poses == 0]
     if len(distances) < FEWEST:
         raise InputError(
-            f"{len(distances)} of the {len(poses)} validation images seem to be upright hands; "
-            f"what is to be refused is found from {FEWEST} of them at least."
+            f"{len(distances)} of the {len(poses)} validation images seem to be upright; what "
+            f"is to be refused is found from {FEWEST} of them at least."
         )
     return round(MARGIN * conformal_quantile(distances, KEPT), 3)
 
@@ -276,10 +290,10 @@ def _lead(leads: np.ndarray, share: float) -> float:
 
 
 def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
-    """What hands look like in every pose and cut off, from training images chosen at random.
+    """What the images look like in every pose, hands cut off and mirrored, too.
 
-    Some are made noisy: the images of one data set are of one make, beside which noise that no
-    reader would notice looks foreign.
+    They are training images chosen at random. Some are made noisy: the images of one data set are
+    of one make, beside which noise that no reader would notice looks foreign.
     """
     rng = np.random.default_rng(0)
 
@@ -296,12 +310,14 @@ def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
 
     def tilted(most: int) -> Iterator[tuple[Radiograph, float]]:
         for number, case in enumerate(chosen(most)):
-            yield datasets.read(case), rng.uniform(-TILT, TILT) * (number % 2)
+            yield datasets.read(case), rng.uniform(-1, 1) * TILTS[training.task] * (number % 2)
 
     poses, cuts = [], []
     for pose in POSES:
         films = tilted(UPRIGHT if pose.upright else TURNED)
         poses.append(features(_posed(film, pose, tilt) for film, tilt in films))
+    if training.task != "hand":
+        return fit(poses)
     others = features(
         _posed(replace(film, pixels=mirrored(film.pixels)), POSES[0], tilt)
         for film, tilt in tilted(MIRRORED)
@@ -314,7 +330,7 @@ def _learn(predictor: Predictor, training: LabelledFolder) -> Refusal:
             for case, framing in zip(cases, framings, strict=True)
         )
         cuts.append(features(films))
-    return Refusal.fit(poses, cuts, others)
+    return fit_hands(poses, cuts, others)
 
 
 def _posed(radiograph: Radiograph, pose: Pose, tilt: float) -> Radiograph:

@@ -413,6 +413,8 @@ def _rle(stream: bytes, dataset: Dataset) -> np.ndarray:
     return planes[0] if shape[0] == 1 else np.moveaxis(planes, 0, -1)
 
 
+# High-throughput JPEG 2000 is left out, though imagecodecs has a decoder: damaged streams end the
+# process in it, or leave part of the image unwritten without an error.
 _COMPRESSIONS: dict[UID, tuple[str, Callable[[bytes, Dataset], np.ndarray]]] = {
     RLELossless: ("RLE", _rle),
     JPEGBaseline8Bit: ("JPEG baseline", _jpeg),

@@ -21,7 +21,7 @@ from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.models import registry
 from boneage.precision import PRECISIONS, choose_precision, computing_in, forbid_tf32
-from boneage.refusal import FOREIGN, POSES, Features, Judgement, Refusal, tapped
+from boneage.refusal import POSES, Features, Judgement, Refusal, tapped
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
@@ -493,10 +493,16 @@ class Predictor:
         """As :meth:`Refusal.judge`; what seems to be a turned hand is righted and looked at again.
 
         A plot or a drawing may resemble a turned hand, and righted show that it is none: nobody
-        should be asked to turn it.
+        should be asked to turn it. Projections of CT volumes are what they should be, though unlike
+        radiographs: the volume was looked at.
         """
-        judged = refusal.judge(features)
-        turned = [i for i, found in enumerate(judged) if found.reason not in (None, FOREIGN)]
+        judged = [
+            Judgement() if radiograph.format == "CT" else judgement
+            for radiograph, judgement in zip(radiographs, refusal.judge(features), strict=True)
+        ]
+        turned = [
+            i for i, found in enumerate(judged) if found.reason not in (None, refusal.FOREIGN)
+        ]
         if turned:
             poses = refusal.poses(features)[1]
             righted = [
@@ -505,7 +511,7 @@ class Predictor:
             ]
             again = refusal.judge(self.features(righted))
             for i, judgement in zip(turned, again, strict=True):
-                if judgement.reason == FOREIGN:
+                if judgement.reason == refusal.FOREIGN:
                     judged[i] = judgement
         return judged
 

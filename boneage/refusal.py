@@ -1,15 +1,15 @@
-"""Images that get no age: what is no hand, and hands that are turned or inverted.
+"""Images that get no age: what is unlike the training images, and what is turned or inverted.
 
 And warnings: of hands that the image shows a part of only, and of right or mirrored ones.
 
 An image is known by what the network's middle stages make of it, which the forward pass computes
-anyway. How far it is from the training images tells what is no hand: the distance in the principal
-components of their features and from the space that these span (Moghaddam and Pentland,
+anyway. How far it is from the training images tells what is unlike them: the distance in the
+principal components of their features and from the space that these span (Moghaddam and Pentland,
 "Probabilistic Visual Learning for Object Representation", PAMI 1997; with features of a network:
 Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", NeurIPS 2018).
-Which way up a hand is, a linear discriminant of the features' coarse layout tells, and others
-whether an edge of the image cuts it off and whether it is mirrored. All are learnt from training
-images alone, upright, turned, inverted, cut and mirrored; no image of anything else takes part.
+Which way up an image is, a linear discriminant of the features' coarse layout tells, and others
+whether an edge cuts a hand off and whether it is mirrored. All are learnt from training images
+alone, upright, turned, inverted, cut and mirrored; no image of anything else takes part.
 
 Shapes below: N images, D features, E features of the layout, P poses, Q edges and none.
 """
@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -38,25 +38,44 @@ FLOOR = 0.01  # added to a standard deviation before its logarithm
 PRIOR_LEAD = 7.0
 """By how much another pose must be likelier than upright: e^7 to 1, as turned films are rare."""
 
-FOREIGN = (
+NO_HAND = (
     "The image does not look like a radiograph of a hand. If it is one, crop it to one whole hand "
     "with the fingers up, and make sure that the bones are brighter than the background."
 )
+NOT_FRONTAL = (
+    "The image does not look like the frontal images of adults that these weights were trained on. "
+    "If it is one, show it upright, and with bones brighter than soft tissue."
+)
 _TURNS = ("", "turned by 90 degrees clockwise", "upside down", "turned by 90 degrees anticlockwise")
 _INVERTED = "shown with dark bones"
+REMEDIES = {
+    "hand": (
+        "turn it upright, fingers up",
+        "show it with bright bones on a dark background",
+        " (on the page under “Turn, crop, invert”)",
+    ),
+    "body": (
+        "turn the image upright, head up",
+        "show it with bones brighter than soft tissue",
+        "",
+    ),
+}
+"""By subject: how an image is turned upright, how inverted, and where that is done."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How a hand stands.
+    """How an image stands.
 
     Attributes:
         quarters: clockwise quarter turns from upright.
         inverted: dark bones on a bright ground.
+        subject: what the image shows, a key of :data:`REMEDIES`.
     """
 
     quarters: int
     inverted: bool
+    subject: str = "hand"
 
     @property
     def upright(self) -> bool:
@@ -82,20 +101,21 @@ class Pose:
 
     @property
     def _remedy(self) -> str:
-        turn = "turn it upright, fingers up"
-        invert = "show it with bright bones on a dark background"
-        steps = " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted)
-        return f"{steps} (on the page under “Turn, crop, invert”)"
+        turn, invert, place = REMEDIES[self.subject]
+        return " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted) + place
 
     @property
     def reason(self) -> str:
-        """Why a hand in this pose gets no age, and what to do."""
-        return f"The hand seems to be {self.description}: {self._remedy}, then assess it again."
+        """Why an image in this pose gets no age, and what to do."""
+        return (
+            f"The {self.subject} seems to be {self.description}: {self._remedy}, then assess it "
+            "again."
+        )
 
     @property
     def warning(self) -> str:
-        """What to know about a hand that may be in this pose."""
-        return f"The hand may be {self.description}. If it is: {self._remedy}."
+        """What to know about an image that may be in this pose."""
+        return f"The {self.subject} may be {self.description}. If it is: {self._remedy}."
 
 
 @dataclass(frozen=True)
@@ -126,7 +146,9 @@ MIRRORED = (
 )
 
 POSES = tuple(Pose(quarters, inverted) for inverted in (False, True) for quarters in range(4))
-"""All poses that are told apart; the upright one is the first."""
+"""All poses of a hand that are told apart; the upright one is the first."""
+BODY_POSES = tuple(replace(pose, subject="body") for pose in POSES)
+"""Likewise of a frontal image of an adult."""
 
 
 @contextmanager
@@ -207,24 +229,17 @@ class Judgement:
     warnings: tuple[str, ...] = ()
 
 
-_LEADS = ("cut_lead", "mirrored_lead")
-
-
 @dataclass(frozen=True)
 class Refusal:
-    """Judges images by their features.
+    """Judges images by their features: foreign and turned ones get no age.
 
     Attributes:
-        threshold: distance from which an image is no hand.
+        threshold: distance from which an image is foreign.
         centre, scale: (P, D), mean and SD of the content of each pose's training images.
         axes: (P, D, components), principal axes of the scaled content.
         spread: (P, components), variance along them.
         rest: (P,), mean square of what they leave out.
         discriminant: (E + 1, P), scores of the poses; the last row is their constant.
-        cut: (E + 1, Q), likewise of whole hands and of those cut off by each of :data:`CUTS`.
-        mirrored: (E + 1, 2), likewise of hands as they are and mirrored.
-        cut_lead, mirrored_lead: by how much the score of a cut or of a mirrored hand has to lead
-            for a warning.
     """
 
     threshold: float
@@ -234,38 +249,14 @@ class Refusal:
     spread: np.ndarray
     rest: np.ndarray
     discriminant: np.ndarray
-    cut: np.ndarray
-    mirrored: np.ndarray
-    cut_lead: float = np.inf
-    mirrored_lead: float = np.inf
 
-    ARRAYS = ("centre", "scale", "axes", "spread", "rest", "discriminant", "cut", "mirrored")
+    ARRAYS: ClassVar = ("centre", "scale", "axes", "spread", "rest", "discriminant")
+    LEADS: ClassVar[tuple[str, ...]] = ()
+    FOREIGN: ClassVar[str] = NOT_FRONTAL
+    POSES: ClassVar[tuple[Pose, ...]] = BODY_POSES
 
-    @classmethod
-    def fit(
-        cls,
-        poses: Sequence[Features],
-        cuts: Sequence[Features],
-        mirrored: Features,
-        threshold: float = np.inf,
-    ) -> Refusal:
-        """From training images in every pose, with every cut, and mirrored.
-
-        Args:
-            poses: in the order of :data:`POSES`.
-            cuts: of upright hands, in the order of :data:`CUTS`.
-            mirrored: of upright hands.
-            threshold: distance from which an image is no hand.
-        """
-        models = [_principal(pose.content) for pose in poses]
-        arrays = [np.stack(array).astype(np.float32) for array in zip(*models, strict=True)]
-        discriminant = _discriminant([pose.layout for pose in poses])
-        upright = poses[0].layout
-        cut = _discriminant([upright, *(hands.layout for hands in cuts)])
-        return cls(threshold, *arrays, discriminant, cut, _discriminant([upright, mirrored.layout]))
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
+    @staticmethod
+    def of(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
         """That of a weights folder; ``None`` where it has none.
 
         Raises:
@@ -273,30 +264,28 @@ class Refusal:
         """
         if not (entry := config.get("refusal")):
             return None
-        if not (entry.keys() >= set(_LEADS) and arrays.keys() >= set(cls.ARRAYS)):
+        kind = HandRefusal if config["task"] == "hand" else Refusal
+        if not (entry.keys() >= set(kind.LEADS) and arrays.keys() >= set(kind.ARRAYS)):
             raise InputError(
                 "The weights were calibrated by another version of boneage: calibrate them anew "
                 "(python -m boneage calibrate WEIGHTS --data DIR)."
             )
-        leads = {name: entry[name] for name in _LEADS}
-        return cls(entry["threshold"], *(arrays[name] for name in cls.ARRAYS), **leads)
+        leads = {name: entry[name] for name in kind.LEADS}
+        return kind(entry["threshold"], *(arrays[name] for name in kind.ARRAYS), **leads)
+
+    @property
+    def entry(self) -> dict[str, float]:
+        """What a weights config keeps of it."""
+        return {name: getattr(self, name) for name in ("threshold", *self.LEADS)}
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a weights folder keeps beside the threshold."""
+        """What a weights folder keeps beside the config."""
         return {name: getattr(self, name) for name in self.ARRAYS}
 
     def leads(self, features: Features) -> np.ndarray:
         """By how much every pose leads upright, as logarithm of the odds, (N, P)."""
         return _leads(features, self.discriminant)
-
-    def cut_leads(self, features: Features) -> np.ndarray:
-        """By how much every one of :data:`CUTS` leads whole hands, likewise, (N, Q - 1)."""
-        return _leads(features, self.cut)[:, 1:]
-
-    def mirrored_leads(self, features: Features) -> np.ndarray:
-        """By how much a mirrored hand leads one as it should be, likewise, (N,)."""
-        return _leads(features, self.mirrored)[:, 1]
 
     def distances(self, features: Features, pose: np.ndarray) -> np.ndarray:
         """Distance of each image from the training images in a pose, (N,); about 1 for these.
@@ -332,24 +321,98 @@ class Refusal:
         """Of each image why it gets no age, or what to warn of."""
         best, poses = self.poses(features)
         foreign = self.distances(features, poses) > self.threshold
-        cuts, mirrored = self.cut_leads(features), self.mirrored_leads(features)
         return [
-            Judgement(FOREIGN)
+            Judgement(self.FOREIGN)
             if far
-            else Judgement(POSES[pose].reason)
+            else Judgement(self.POSES[pose].reason)
             if pose
-            else Judgement(None, (POSES[likeliest].warning,))
+            else Judgement(None, (self.POSES[likeliest].warning,))
             if likeliest
-            else Judgement(None, self._doubts(cut, mirror))
-            for far, pose, likeliest, cut, mirror in zip(
-                foreign, poses, best, cuts, mirrored, strict=True
+            else Judgement(None, doubts)
+            for far, pose, likeliest, doubts in zip(
+                foreign, poses, best, self._doubts(features), strict=True
             )
         ]
 
-    def _doubts(self, cuts: np.ndarray, mirrored: float) -> tuple[str, ...]:
-        """Warnings of an upright hand by its leads: of every cut, (Q - 1,), and of the mirror."""
-        cut = (CUTS[cuts.argmax()].warning,) if cuts.max() > self.cut_lead else ()
-        return (*cut, MIRRORED) if mirrored > self.mirrored_lead else cut
+    def _doubts(self, features: Features) -> list[tuple[str, ...]]:
+        """What to warn of where images are upright."""
+        return [()] * len(features.content)
+
+
+@dataclass(frozen=True)
+class HandRefusal(Refusal):
+    """Judges hands, and warns of those that are cut off or mirrored.
+
+    Attributes:
+        cut: (E + 1, Q), scores of whole hands and of those cut off by each of :data:`CUTS`; the
+            last row is their constant.
+        mirrored: (E + 1, 2), likewise of hands as they are and mirrored.
+        cut_lead, mirrored_lead: by how much the score of a cut or of a mirrored hand has to lead
+            for a warning.
+    """
+
+    cut: np.ndarray
+    mirrored: np.ndarray
+    cut_lead: float = np.inf
+    mirrored_lead: float = np.inf
+
+    ARRAYS: ClassVar = (*Refusal.ARRAYS, "cut", "mirrored")
+    LEADS: ClassVar = ("cut_lead", "mirrored_lead")
+    FOREIGN: ClassVar[str] = NO_HAND
+    POSES: ClassVar[tuple[Pose, ...]] = POSES
+
+    def cut_leads(self, features: Features) -> np.ndarray:
+        """By how much every one of :data:`CUTS` leads whole hands, (N, Q - 1)."""
+        return _leads(features, self.cut)[:, 1:]
+
+    def mirrored_leads(self, features: Features) -> np.ndarray:
+        """By how much a mirrored hand leads one as it should be, (N,)."""
+        return _leads(features, self.mirrored)[:, 1]
+
+    def _doubts(self, features: Features) -> list[tuple[str, ...]]:
+        cuts, mirrored = self.cut_leads(features), self.mirrored_leads(features)
+        return [
+            (CUTS[cut.argmax()].warning,) * bool(cut.max() > self.cut_lead)
+            + (MIRRORED,) * bool(mirror > self.mirrored_lead)
+            for cut, mirror in zip(cuts, mirrored, strict=True)
+        ]
+
+
+def fit(poses: Sequence[Features], threshold: float = np.inf) -> Refusal:
+    """Learn from training images in every pose.
+
+    Args:
+        poses: in the order of :data:`POSES`.
+        threshold: distance from which an image is foreign.
+    """
+    return Refusal(threshold, *_of_poses(poses))
+
+
+def fit_hands(
+    poses: Sequence[Features],
+    cuts: Sequence[Features],
+    mirrored: Features,
+    threshold: float = np.inf,
+) -> HandRefusal:
+    """Likewise from hands in every pose, with every cut, and mirrored.
+
+    Args:
+        poses: as for :func:`fit`.
+        cuts: of upright hands, in the order of :data:`CUTS`.
+        mirrored: of upright hands.
+        threshold: distance from which an image is no hand.
+    """
+    upright = poses[0].layout
+    cut = _discriminant([upright, *(hands.layout for hands in cuts)])
+    mirror = _discriminant([upright, mirrored.layout])
+    return HandRefusal(threshold, *_of_poses(poses), cut, mirror)
+
+
+def _of_poses(poses: Sequence[Features]) -> list[np.ndarray]:
+    """The arrays of a :class:`Refusal`."""
+    models = [_principal(pose.content) for pose in poses]
+    arrays = [np.stack(array).astype(np.float32) for array in zip(*models, strict=True)]
+    return [*arrays, _discriminant([pose.layout for pose in poses])]
 
 
 def _leads(features: Features, discriminant: np.ndarray) -> np.ndarray:

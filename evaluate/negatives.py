@@ -1,9 +1,9 @@
-"""Images that show no hand, to measure whether they are refused.
+"""Images of other kinds than those assessed, to measure whether they are refused.
 
-Some are real (chest radiographs, projections of a CT), the others are drawn here, each from its
-own seed. Nothing is fitted to any of them. Images of other seeds were looked at while the refusal
-was made; :data:`REPORTED` is the seed of those that are reported. What was learnt from these all
-the same, :data:`evaluate.refusal.NOTE` says.
+Some are real (chest radiographs, projections of a CT, hands), the others are drawn here, each from
+its own seed. Nothing is fitted to any of them. Images of other seeds were looked at while the
+refusal was made; :data:`REPORTED` is the seed of those that are reported. What was learnt from
+these all the same, :data:`evaluate.refusal.NOTES` says.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ COUNT = 100
 REPORTED = 2
 CHEST = "chest radiographs"
 CT = "CT projections"
+HAND = "hand radiographs"
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 
@@ -49,8 +50,8 @@ def generate(kind: str, seed: int, count: int = COUNT) -> Iterator[Radiograph]:
                 continue
 
 
-def chest(paths: Sequence[Path], seed: int, count: int = COUNT) -> Iterator[Radiograph]:
-    """So many of these chest radiographs, chosen at random; all of them if they are fewer."""
+def chosen(paths: Sequence[Path], seed: int, count: int = COUNT) -> Iterator[Radiograph]:
+    """So many of these radiographs, chosen at random; all of them if they are fewer."""
     order = np.random.default_rng(seed).permutation(len(paths))[:count]
     for place in order:
         yield images.read(paths[place])

@@ -126,6 +126,10 @@ _NGUYEN = "Nguyen and Kim, whole-body bone age"
 _SINGLE = "single-stage, on RSNA"
 _MULTI = "multi-stage, on RSNA"
 _OWN_DATA = "published on 813 whole-body images that were not released"
+_BY_SEX = (
+    f"{_OWN_DATA}, 679 female and 134 male; how many of each are among its 244 test images is not "
+    "said"
+)
 
 
 def _a1(k: int, published: float) -> Cell:
@@ -249,8 +253,8 @@ TABLES: tuple[Table, ...] = (
         f"{_NGUYEN}, Table 3",
         "adult",
         (
-            _row("B3", "upper body", 4.854, recipe="hierarchical_upper"),
-            _row("B3", "lower body", 5.100, recipe="hierarchical_lower"),
+            _row("B3", "upper body", 4.854, recipe="hierarchical_upper", remark=_OWN_DATA),
+            _row("B3", "lower body", 5.100, recipe="hierarchical_lower", remark=_OWN_DATA),
         ),
     ),
     Table(
@@ -259,17 +263,22 @@ TABLES: tuple[Table, ...] = (
         f"{_NGUYEN}, Table 4",
         "adult",
         (
-            _row("B4", "female", 4.351, sex="F", recipe="hierarchical"),
-            _row("B4", "male", 6.969, sex="M", recipe="hierarchical"),
+            _row("B4", "female", 4.351, sex="F", recipe="hierarchical", remark=_BY_SEX),
+            _row("B4", "male", 6.969, sex="M", recipe="hierarchical", remark=_BY_SEX),
         ),
     ),
 )
 
-# What a data set's images are, by the first word of its name, where they are not the paper's kind.
-OTHER_IMAGES = {
-    "nih": "The measured images are frontal chest radiographs (NIH ChestX-ray14), not the paper's "
-    "whole-body CT: the two columns show different tasks."
+# What stands in for the adult paper's images, by the first word of the data set's name; otherwise
+# the user's own.
+STAND_INS = {
+    "nih": "The images measured are frontal chest radiographs (NIH ChestX-ray14), not the paper's "
+    "whole-body CT: its published values are of another task."
 }
+OWN_IMAGES = (
+    "The images measured are this data set's own, not the paper's whole-body CT, which was never "
+    "released: its published values are of other images."
+)
 BEST_OF_SEVERAL = (
     "Every published value is the best of several trainings; measured is one training."
 )

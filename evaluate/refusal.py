@@ -1,7 +1,7 @@
-"""How many images that show no hand get no age, and how many hands do: ``refusals.csv``, table S10.
+"""How many foreign images get no age, and how many of the data set do: ``refusals.csv``, table S10.
 
-Assessed are the images of :mod:`evaluate.negatives`, made of what is bundled, and some hands of the
-data set turned, inverted and mirrored. Hands as they are are the evaluation's own cases.
+Assessed are the images of :mod:`evaluate.negatives`, made of what is bundled, and some of the data
+set turned, inverted and mirrored. Images as they are are the evaluation's own cases.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 from boneage.chunks import chunks
 from boneage.framing import mirrored
-from boneage.refusal import FOREIGN, POSES
 from boneage.refusal import MIRRORED as SEEMS_MIRRORED
+from boneage.refusal import HandRefusal, Refusal
 from evaluate import negatives
 from evaluate.cases import AssessmentRow, read_rows, write_rows
-from evaluate.negatives import CHEST, COUNT, CT, DRAWN, REPORTED
+from evaluate.negatives import CHEST, COUNT, CT, DRAWN, HAND, REPORTED
 from evaluate.records import Record, empty_record, fill
 from evaluate.robustness import turn_and_scale
 
@@ -35,22 +35,31 @@ REFUSED, FITTING, TOLD = "refused", "for the right reason", "refused or warned"
 COLUMNS = (REFUSED, FITTING, TOLD)
 DATA = Path(__file__).resolve().parents[1] / "data"
 CHESTS = DATA / "nih-chest-test" / "images"
+HANDS = DATA / "rsna-test" / "images"
 VOLUME = DATA / "ct-samples" / "torso_3mm.nii.gz"
-HANDS, MIRRORED = "hands as they are", "hands mirrored"
+SUBJECTS = {"hand": "hands", "adult": "images"}
+AS_THEY_ARE, MIRRORED = "as they are", "mirrored"
 BATCH = 16  # images assessed together
-NOTE = (
-    "Share of the images that are given no age. The right reason is that the image shows no hand, "
-    "or how the hand is turned; a warning says that the hand may be turned or inverted or, of "
-    "mirrored hands, that it may be mirrored. Hands as they are should be assessed, and mirrored "
-    "ones with that warning. Hands turned by 120 and 150 degrees lie between what is known, and "
-    "should be refused for any reason or warned of; what comes in at their corners repeats the "
-    "border. No parameter was fitted to an image that shows no hand; the threshold's margin and "
-    "the number of components were chosen while looking at others of these kinds and at full-size "
-    "radiographs, the number after three of these chest radiographs had been assessed, the margin "
-    "after three of them and two of these shapes had been. Intervals resample images: chest "
-    "radiographs of one patient count apiece, and all CT projections are of one volume."
-)
-_POSE_WARNINGS = tuple(pose.warning for pose in POSES[1:])
+NOTES = {
+    "hand": "Share of the images that are given no age. The right reason is that the image shows "
+    "no hand, or how the hand is turned; a warning says that the hand may be turned or inverted "
+    "or, of mirrored hands, that it may be mirrored. Hands as they are should be assessed, and "
+    "mirrored ones with that warning. Hands turned by 120 and 150 degrees lie between what is "
+    "known, and should be refused for any reason or warned of; what comes in at their corners "
+    "repeats the border. No parameter was fitted to an image that shows no hand; the threshold's "
+    "margin and the number of components were chosen while looking at others of these kinds and "
+    "at full-size radiographs, the number after three of these chest radiographs had been "
+    "assessed, the margin after three of them and two of these shapes had been. Intervals resample "
+    "images: chest radiographs of one patient count apiece, and all CT projections are of one "
+    "volume.",
+    "adult": "Share of the images that are given no age. The right reason is that the image is "
+    "unlike the frontal images that the weights were trained on, or how it is turned; a warning "
+    "says that it may be turned or inverted. Images as they are should be assessed; mirrored ones "
+    "may be. No parameter was fitted to an image of another kind; the threshold's "
+    "margin and the number of components are those that were chosen on hands. Intervals resample "
+    "images: those of one patient count apiece.",
+}
+_JUDGES = {"hand": HandRefusal, "adult": Refusal}
 SLANTS = (-120, 120, -150, 150)  # degrees, counter-clockwise: between the poses that are known
 
 
@@ -79,15 +88,16 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
     """Assess images of every kind.
 
     Args:
-        dataset: hands.
+        dataset: hands, or images of adults.
         predictor: of weights that refuse.
         weights: their label.
     """
     from tqdm import tqdm
 
     rows = []
+    turned = tuple(pose.warning for pose in _JUDGES[dataset.folder.task].POSES[1:])
     for kind, expected, radiographs in tqdm(list(_kinds(dataset)), "refusals", unit="kind"):
-        fitting = (SEEMS_MIRRORED,) if kind == MIRRORED else _POSE_WARNINGS
+        fitting = (SEEMS_MIRRORED,) if kind.endswith(MIRRORED) else turned
         for batch in chunks(radiographs, BATCH):
             sexes = [(predictor.config["sexes"] or [None])[0]] * len(batch)
             for found in predictor.assess(batch, sexes, batch_size=len(batch)):
@@ -101,14 +111,23 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
 
 
 def _kinds(dataset: Dataset) -> Iterator[tuple[str, str | None, Iterable[Radiograph]]]:
-    yield CHEST, FOREIGN, negatives.chest(sorted(CHESTS.iterdir()), REPORTED)
-    yield CT, FOREIGN, negatives.projections(VOLUME, REPORTED)
+    task, cases = dataset.folder.task, dataset.folder.cases
+    foreign = _JUDGES[task].FOREIGN
+    if task == "hand":
+        yield CHEST, foreign, negatives.chosen(sorted(CHESTS.iterdir()), REPORTED)
+        yield CT, foreign, negatives.projections(VOLUME, REPORTED)
+    else:
+        yield HAND, foreign, negatives.chosen(sorted(HANDS.iterdir()), REPORTED)
     for kind in DRAWN:
-        yield kind, FOREIGN, negatives.generate(kind, REPORTED)
-    cases = dataset.folder.cases
+        yield kind, foreign, negatives.generate(kind, REPORTED)
     chosen = cases[:: max(1, len(cases) // COUNT)][:COUNT]
-    for kind, (expected, change) in _CHANGES.items():
-        yield kind, expected, _changed(chosen, change)
+    subject = SUBJECTS[task]
+    yield f"{subject} {MIRRORED}", None, _changed(chosen, mirrored)
+    for pose in _JUDGES[task].POSES[1:]:
+        yield f"{subject} {pose.description}", pose.reason, _changed(chosen, pose.apply)
+    for angle in SLANTS if task == "hand" else ():
+        turned = f"{subject} turned by {abs(angle)} degrees {'anti' * (angle > 0)}clockwise"
+        yield turned, None, _changed(chosen, partial(turn_and_scale, degrees=angle))
 
 
 def _changed(
@@ -119,19 +138,6 @@ def _changed(
     for case in cases:
         radiograph = images.read(case.path, id=case.id)
         yield replace(radiograph, pixels=change(radiograph.pixels))
-
-
-_CHANGES: dict[str, tuple[str | None, Callable[[np.ndarray], np.ndarray]]] = {
-    MIRRORED: (None, mirrored),
-    **{f"hands {pose.description}": (pose.reason, pose.apply) for pose in POSES[1:]},
-    **{
-        f"hands turned by {abs(angle)} degrees {'anti' * (angle > 0)}clockwise": (
-            None,
-            partial(turn_and_scale, degrees=angle),
-        )
-        for angle in SLANTS
-    },
-}
 
 
 def write(folder: Path, rows: Sequence[RefusalRow]) -> None:
@@ -146,20 +152,24 @@ def read(path: Path) -> list[RefusalRow]:
     return list(read_rows(path, RefusalRow)) if path.is_file() else []
 
 
-def records(rows: Sequence[RefusalRow], details: Sequence[AssessmentRow]) -> list[Record]:
+def records(
+    rows: Sequence[RefusalRow], details: Sequence[AssessmentRow], task: str = "hand"
+) -> list[Record]:
     """Table S10 of one data set and one set of weights.
 
     Args:
         rows: the lines of ``refusals.csv``.
         details: the lines of ``assessments.csv``; those of the same data set and weights are the
-            hands as they are.
+            images as they are.
+        task: of the data set.
     """
+    own = f"{SUBJECTS[task]} {AS_THEY_ARE}"
     place = (rows[0].dataset, rows[0].weights)
     kinds: dict[str, list[RefusalRow]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
-    kinds[HANDS] = [
-        RefusalRow(*place, HANDS, detail.id, None, detail.refused, False)
+    kinds[own] = [
+        RefusalRow(*place, own, detail.id, None, detail.refused, False)
         for detail in details
         if (detail.dataset, detail.weights) == place
     ]
@@ -169,7 +179,7 @@ def records(rows: Sequence[RefusalRow], details: Sequence[AssessmentRow]) -> lis
             expected = members[0].expected if members else None
             if column == FITTING and expected is None:
                 continue
-            if column == TOLD and (expected == FOREIGN or kind == HANDS):
+            if column == TOLD and (expected == _JUDGES[task].FOREIGN or kind == own):
                 continue
             empty = empty_record(TABLE, kind, column, place[0], "%", weights=place[1])
             given = [

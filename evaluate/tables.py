@@ -12,9 +12,9 @@ from evaluate.described import Description
 from evaluate.ossification import Annotated, Score
 from evaluate.published import (
     BEST_OF_SEVERAL,
-    OTHER_IMAGES,
+    OWN_IMAGES,
+    STAND_INS,
     TASKS,
-    Table,
     tables,
 )
 from evaluate.records import (
@@ -119,14 +119,16 @@ def report(
         method_difference_records(cases),
         further_records(cases),
     )
-    for dataset, unit in {row.dataset: row.unit for row in cases}.items():
-        chosen = [_SEEN[split]] if (split := dataset.rpartition("/")[2]) in _SEEN else []
+    units = {row.dataset: row.unit for row in cases}
+    for dataset, unit in units.items():
+        chosen = _about_images(dataset, unit)
         for table in tables(TASKS[unit]):
             found = _select(published, table.id, dataset)
             remarks = {(c.row, c.column): c.remark for c in table.cells if c.remark}
             title = f"{table.id}. {table.title} ({table.source}), MAE in {table.unit}, on {dataset}"
             told = [_RECORDED] * any(record["recorded"] for record in found)
-            notes = [*_other_images(dataset, table), *told, *chosen]
+            best = [BEST_OF_SEVERAL] * (table.task == "adult")
+            notes = [*best, *told, *chosen]
             grids.append(_comparison(title, found, remarks, notes))
             records += found
         for group in (group for group in groups if group.dataset == dataset):
@@ -174,8 +176,9 @@ def report(
             grids.append(grid)
             records += found
     for group in refusal.by_weights(refused):
-        found = refusal.records(group, details)
-        grids.append(_refusal(group[0], found, weights))
+        task = TASKS[units[group[0].dataset]]
+        found = refusal.records(group, details, task)
+        grids.append(_refusal(group[0], found, weights, task))
         records += found
     for item in annotated if scores else ():
         found = ossification.agreement_records(item)
@@ -292,10 +295,17 @@ def _robustness(dataset: str, records: Sequence[Record]) -> Grid:
     return Grid(title, ("Change", "MAE"), (("all", "-"),), (f"{robustness.NOT_MEASURED}.",))
 
 
-def _refusal(row: RefusalRow, records: Sequence[Record], weights: Sequence[Description]) -> Grid:
-    title = f"S10. Images refused, by {row.weights}; hands: {row.dataset}"
+def _refusal(
+    row: RefusalRow, records: Sequence[Record], weights: Sequence[Description], task: str
+) -> Grid:
+    subject = refusal.SUBJECTS[task]
+    title = f"S10. Images refused, by {row.weights}; {subject}: {row.dataset}"
     accepted = next((entry["accepted"] for entry in weights if entry["weights"] == row.weights), "")
-    notes = [refusal.NOTE, f"Of the validation images {accepted} are accepted.", _ALL_REFUSED]
+    notes = [
+        refusal.NOTES[task],
+        f"Of the validation images {accepted} are accepted.",
+        _ALL_REFUSED,
+    ]
     return _matrix(title, records, "Image", refusal.COLUMNS, notes)
 
 
@@ -331,12 +341,12 @@ def _ossification(scores: Sequence[Score]) -> list[tuple[Grid, list[Record]]]:
     ]  # fmt: skip
 
 
-def _other_images(dataset: str, table: Table) -> list[str]:
-    """The notes below a table of the adult paper, whose data nobody has."""
-    if table.task != "adult":
-        return []
-    known = OTHER_IMAGES.get(re.split(r"[-_/]", dataset)[0])
-    return [BEST_OF_SEVERAL, *([known] if known else [])]
+def _about_images(dataset: str, unit: str) -> list[str]:
+    """The notes below every table of a data set: what stands in, and what training has seen."""
+    name, _, split = dataset.rpartition("/")
+    stand_in = STAND_INS.get(re.split(r"[-_/]", name)[0], OWN_IMAGES)
+    seen = [_SEEN[split]] if split in _SEEN else []
+    return [stand_in] * (TASKS[unit] == "adult") + seen
 
 
 def _select(records: Sequence[Record], table: str, dataset: str) -> list[Record]:
@@ -364,7 +374,7 @@ def _comparison(
             (
                 record["row"],
                 record["column"],
-                _number(record["published"]),
+                _published(record["published"]),
                 _number(record["measured"]),
                 _interval(record),
                 str(record["n"]),
@@ -398,7 +408,7 @@ def _matrix(
         (
             record["row"],
             record["unit"],
-            *([_number(record["published"])] if published else []),
+            *([_published(record["published"])] if published else []),
             *(_cell(places.get((record["row"], column))) for column in columns),
         )
         for record in first
@@ -434,6 +444,12 @@ def _cell(record: Record | None) -> str:
 def _interval(record: Record) -> str:
     ends = record["ci95"]
     return "" if ends is None else f"[{_number(ends[0])}, {_number(ends[1])}]"
+
+
+def _published(value: float | None) -> str:
+    """As the paper prints it: the second one gives thousandths."""
+    text = "-" if value is None else f"{value:.3f}"
+    return text.removesuffix("0")
 
 
 def _number(value: float | None) -> str:

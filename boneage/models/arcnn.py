@@ -50,8 +50,8 @@ class ARCNNOutput:
     Attributes:
         whole: (N,) A_X, from the whole radiograph.
         concatenated: (N,) A_C, from the radiograph and the top K parts together.
-        parts: (N, M) A_R1 .. A_RM, best score first.
-        proposals: the regions and their scores.
+        parts: (N, M) A_R1 .. A_RM, best score first; in evaluation A_R1 .. A_RK.
+        proposals: the regions and their scores, M in training and K in evaluation.
         parts_used: K.
     """
 

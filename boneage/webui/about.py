@@ -54,8 +54,7 @@ assessment.</dd>
 error that was measured for the weights.</dd>
 <dt>Refusal</dt><dd>No age is given, and a sentence says why, where a file cannot be read, shows
 something else, or is of a kind that the weights were not made for. An unsuitable image that is
-not recognised as such still gets an age, and the weights for adults recognise none: check that the
-image is what the tab asks for.</dd>
+not recognised as such still gets an age: check that the image is what the tab asks for.</dd>
 </dl>"""
 
 PRIVACY = """
@@ -64,8 +63,9 @@ PRIVACY = """
 temporary folder until it is deleted, within an hour, or earlier when the page is shut down.</li>
 <li>Results stay in that machine's memory, for at most the same hour; pictures of the radiograph
 that you see travel inside the page and are not written to disk.</li>
-<li>From a DICOM file's header, only what the picture needs, the age and the sex are read. The
-page itself logs no file name, address or result.</li>
+<li>From a DICOM file's header, only what the picture needs, the age and the sex are read; of CT
+slices also the patient's ID, so that two patients' slices make no volume, and no more than that.
+The page itself logs no file name, address or result.</li>
 <li>The page asks no other host for anything: no fonts, no analytics, no third-party cookies.</li>
 <li>Remove names and other identifying marks from the picture itself before you upload it.</li>
 </ul>"""

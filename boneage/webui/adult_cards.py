@@ -19,9 +19,20 @@ if TYPE_CHECKING:
 UNSEEN = 0.4  # brightness that is left where the network does not look
 
 
-def start(limit: str, takes_ct: bool) -> str:
-    """The card before anything is given; ``limit`` is the size of the largest CT file in words."""
+def start(limit: str, takes_ct: bool, refuses: bool) -> str:
+    """The card before anything is given.
+
+    Args:
+        limit: the size of the largest CT file in words.
+        takes_ct: whether the weights assess CT volumes.
+        refuses: whether they refuse images of other kinds.
+    """
     what = "a chest radiograph or a CT volume" if takes_ct else "a chest radiograph"
+    others = (
+        "an image that shows something else is refused where it is recognised"
+        if refuses
+        else "these weights cannot tell when an image shows something else"
+    )
     ct = f" CT as NIfTI or as a zipped DICOM series, up to {limit}." if takes_ct else ""
     return f"""
 <section class="card empty">
@@ -32,8 +43,8 @@ def start(limit: str, takes_ct: bool) -> str:
     <li>the image as it was assessed{", which for CT is a projection" if takes_ct else ""};</li>
     <li>a heat map of what in it raised the age.</li>
   </ul>
-  <p>A frontal view of the chest, upright; these weights cannot tell when an image shows
-  something else. PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.{ct}</p>
+  <p>A frontal view of the chest, upright; {others}.
+  PNG, JPEG, TIFF, WebP, BMP or DICOM, up to 64 MB.{ct}</p>
 </section>"""
 
 

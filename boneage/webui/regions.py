@@ -19,10 +19,12 @@ class Regions:
 
     Args:
         folders: by the names of :data:`boneage.views.REGIONS`.
+        precision: one of :data:`boneage.precision.PRECISIONS`.
     """
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
+    def __init__(self, folders: Mapping[str, Path], precision: str = "auto") -> None:
         self.folders = dict(folders)
+        self._precision = precision
         self._predictors: dict[str, Predictor] = {}
         self._loading = Lock()
 
@@ -47,6 +49,11 @@ class Regions:
         """What a CT volume becomes for the weights to begin with; ``None`` if they take none."""
         return hub.load_config(self.folders[self.names[0]]).get("projection")
 
+    @property
+    def refuse(self) -> bool:
+        """Whether all of them refuse images of other kinds."""
+        return all(hub.load_config(folder).get("refusal") for folder in self.folders.values())
+
     def predictor(self, region: str) -> Predictor:
         """The weights of a region, ready to assess.
 
@@ -58,5 +65,7 @@ class Regions:
             raise InputError(f"There are no weights for the region {region!r}; known: {known}.")
         with self._loading:
             if region not in self._predictors:
-                self._predictors[region] = Predictor.load(self.folders[region], task="adult")
+                self._predictors[region] = Predictor.load(
+                    self.folders[region], task="adult", precision=self._precision
+                )
             return self._predictors[region]

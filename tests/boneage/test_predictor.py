@@ -18,7 +18,7 @@ from boneage import bundled, hub, images
 from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.predictor import Predictor, released
-from boneage.refusal import FOREIGN, POSES, Features, Judgement
+from boneage.refusal import NO_HAND, POSES, Features, Judgement
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +113,20 @@ class TestRefusal:
         """Of an upright hand and two that seem turned, the first of these is none."""
         turned, seen = POSES[1], []
         first = [Judgement(), Judgement(turned.reason), Judgement(turned.reason)]
-        judgements = iter([first, [Judgement(FOREIGN), Judgement(None, ("cut off",))]])
+        judgements = iter([first, [Judgement(NO_HAND), Judgement(None, ("cut off",))]])
 
         def judge(features: Features) -> list[Judgement]:
             seen.append(features)
             return next(judgements)
 
-        refusal = SimpleNamespace(judge=judge, poses=lambda features: (None, np.array([0, 1, 1])))
+        refusal = SimpleNamespace(
+            judge=judge, poses=lambda features: (None, np.array([0, 1, 1])), FOREIGN=NO_HAND
+        )
         monkeypatch.setattr(predictor, "refusal", refusal)
         upright, *others = radiographs[:3]
         posed = [replace(r, pixels=np.ascontiguousarray(turned.apply(r.pixels))) for r in others]
         found = predictor.assess([upright, *posed], ["F", "M", "F"], heat_map=heat_map)
-        assert [assessment.refused for assessment in found] == [None, FOREIGN, turned.reason]
+        assert [assessment.refused for assessment in found] == [None, NO_HAND, turned.reason]
         assert found[0].age is not None
         assert len(seen[0].content) == 3
         np.testing.assert_allclose(

@@ -14,14 +14,19 @@ from boneage import refusal
 from boneage.errors import InputError
 from boneage.models.registry import build
 from boneage.refusal import (
+    BODY_POSES,
     CUTS,
-    FOREIGN,
     MIRRORED,
+    NO_HAND,
+    NOT_FRONTAL,
     POSES,
     Features,
+    HandRefusal,
     Judgement,
     Pose,
     Refusal,
+    fit,
+    fit_hands,
     tapped,
 )
 
@@ -44,42 +49,42 @@ def drawn(
 
 
 @pytest.fixture(scope="module")
-def learnt() -> Refusal:
+def learnt() -> HandRefusal:
     poses = [drawn(pose, 300, 0) for pose in range(len(POSES))]
     cuts = [drawn(0, 300, 2 + number, cut=number + 1) for number in range(len(CUTS))]
     mirrored = drawn(0, 300, 8, mirrored=True)
-    fitted = Refusal.fit(poses, cuts, mirrored, threshold=2.0)
+    fitted = fit_hands(poses, cuts, mirrored, threshold=2.0)
     return replace(fitted, cut_lead=2.0, mirrored_lead=2.0)
 
 
-def test_training_like_images_are_at_distance_one(learnt: Refusal) -> None:
+def test_training_like_images_are_at_distance_one(learnt: HandRefusal) -> None:
     found = learnt.distances(drawn(0, 500, 1), np.zeros(500, int))
     assert found.mean() == pytest.approx(1, abs=0.3)
 
 
 def test_of_few_training_images_distances_are_numbers() -> None:
     poses = [drawn(pose, 20, 0) for pose in range(len(POSES))]
-    few = Refusal.fit(poses, poses[: len(CUTS)], poses[0])
+    few = fit_hands(poses, poses[: len(CUTS)], poses[0])
     found = few.distances(drawn(0, 50, 1), np.zeros(50, int))
     assert np.isfinite(found).all()
 
 
-def test_hands_are_accepted_and_foreign_images_refused(learnt: Refusal) -> None:
+def test_hands_are_accepted_and_foreign_images_refused(learnt: HandRefusal) -> None:
     hands = learnt.judge(drawn(0, 200, 1))
     assert hands.count(Judgement()) >= 196
     foreign = learnt.judge(drawn(0, 200, 1, shift=5.0))
-    assert foreign == [Judgement(FOREIGN)] * 200
+    assert foreign == [Judgement(NO_HAND)] * 200
 
 
 @pytest.mark.parametrize("pose", range(1, len(POSES)))
-def test_a_pose_is_named_with_what_to_do(learnt: Refusal, pose: int) -> None:
+def test_a_pose_is_named_with_what_to_do(learnt: HandRefusal, pose: int) -> None:
     judged = learnt.judge(drawn(pose, 100, 1))
     assert judged.count(Judgement(POSES[pose].reason)) >= 98
     assert ("turn it upright" in POSES[pose].reason) == bool(POSES[pose].quarters)
     assert ("show it with bright bones" in POSES[pose].reason) == POSES[pose].inverted
 
 
-def test_a_doubtful_pose_is_a_warning(learnt: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doubtful_pose_is_a_warning(learnt: HandRefusal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "PRIOR_LEAD", np.inf)
     lenient = replace(learnt, threshold=np.inf)
     assert lenient.judge(drawn(1, 1, 1)) == [Judgement(None, (POSES[1].warning,))]
@@ -87,7 +92,7 @@ def test_a_doubtful_pose_is_a_warning(learnt: Refusal, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("number", range(len(CUTS)))
-def test_a_hand_that_is_cut_off_is_told_so(learnt: Refusal, number: int) -> None:
+def test_a_hand_that_is_cut_off_is_told_so(learnt: HandRefusal, number: int) -> None:
     judged = learnt.judge(drawn(0, 100, 9, cut=number + 1))
     assert judged.count(Judgement(None, (CUTS[number].warning,))) >= 90
     assert f"cut off at the {CUTS[number].edge} edge" in CUTS[number].warning
@@ -95,31 +100,49 @@ def test_a_hand_that_is_cut_off_is_told_so(learnt: Refusal, number: int) -> None
     assert untold.judge(drawn(0, 100, 9, cut=number + 1)).count(Judgement()) >= 98
 
 
-def test_a_mirrored_hand_is_assessed_with_a_word(learnt: Refusal) -> None:
+def test_a_mirrored_hand_is_assessed_with_a_word(learnt: HandRefusal) -> None:
     judged = learnt.judge(drawn(0, 100, 9, mirrored=True))
     assert judged.count(Judgement(None, (MIRRORED,))) >= 90
     both = learnt.judge(drawn(0, 100, 9, cut=1, mirrored=True))
     assert both.count(Judgement(None, (CUTS[0].warning, MIRRORED))) >= 80
 
 
-def test_survives_the_weights_folder(learnt: Refusal) -> None:
-    leads = {"cut_lead": learnt.cut_lead, "mirrored_lead": learnt.mirrored_lead}
-    entry = {"threshold": learnt.threshold, **leads}
-    again = Refusal.of({"refusal": entry}, learnt.arrays)
+def test_survives_the_weights_folder(learnt: HandRefusal) -> None:
+    again = Refusal.of({"task": "hand", "refusal": learnt.entry}, learnt.arrays)
     features = drawn(3, 20, 2)
     assert again is not None
     assert again.judge(features) == learnt.judge(features)
-    assert Refusal.of({"refusal": None}, {}) is None
+    assert Refusal.of({"task": "hand", "refusal": None}, {}) is None
 
 
-def test_of_another_version_is_one_clear_error(learnt: Refusal) -> None:
+def test_images_of_adults_are_judged_without_cuts_and_mirrors() -> None:
+    fitted = fit([drawn(pose, 300, 0) for pose in range(len(POSES))], threshold=2.0)
+    config = {"task": "adult", "refusal": fitted.entry}
+    learnt = Refusal.of(config, fitted.arrays)
+    assert learnt is not None
+    assert learnt.judge(drawn(0, 200, 1)).count(Judgement()) >= 196
+    assert learnt.judge(drawn(0, 100, 9, cut=1, mirrored=True)).count(Judgement()) >= 98
+    assert learnt.judge(drawn(0, 200, 1, shift=5.0)) == [Judgement(NOT_FRONTAL)] * 200
+    turned = learnt.judge(drawn(1, 100, 1))
+    assert turned.count(Judgement(BODY_POSES[1].reason)) >= 98
+    assert BODY_POSES[1].reason == (
+        "The body seems to be turned by 90 degrees clockwise: turn the image upright, head up, "
+        "then assess it again."
+    )
+    assert "bones brighter than soft tissue" in BODY_POSES[-1].warning
+    assert list(fitted.entry) == ["threshold"]
+    with pytest.raises(InputError, match="calibrate them anew"):
+        Refusal.of({**config, "task": "hand"}, fitted.arrays)
+
+
+def test_of_another_version_is_one_clear_error(learnt: HandRefusal) -> None:
     fewer = {name: array for name, array in learnt.arrays.items() if name != "mirrored"}
     before = {"threshold": 2.0, "cut_lead": 2.0}
     now = {**before, "mirrored_lead": 2.0}
     for entry, arrays in ((before, learnt.arrays), (now, fewer)):
         with pytest.raises(InputError, match="calibrate them anew"):
-            Refusal.of({"refusal": entry}, arrays)
-    assert Refusal.of({"refusal": now}, learnt.arrays) is not None
+            Refusal.of({"task": "hand", "refusal": entry}, arrays)
+    assert Refusal.of({"task": "hand", "refusal": now}, learnt.arrays) is not None
 
 
 def test_poses_bring_an_upright_film_where_their_names_say() -> None:
@@ -155,7 +178,7 @@ def test_hooks_are_gone_afterwards() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_pose_that_only_the_layout_shows_is_a_warning(learnt: Refusal) -> None:
+def test_a_pose_that_only_the_layout_shows_is_a_warning(learnt: HandRefusal) -> None:
     """An upright hand whose layout looks turned, as beside a large black margin, is assessed."""
     features = Features(drawn(0, 50, 1).content, drawn(1, 50, 1).layout)
     judged = learnt.judge(features)

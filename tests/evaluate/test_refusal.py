@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from boneage import images
-from boneage.refusal import FOREIGN, POSES
 from boneage.refusal import MIRRORED as SEEMS_MIRRORED
+from boneage.refusal import NO_HAND, POSES
 from evaluate import negatives, refusal
 from evaluate.cases import AssessmentRow
-from evaluate.refusal import FITTING, HANDS, REFUSED, TOLD, RefusalRow
+from evaluate.refusal import AS_THEY_ARE, FITTING, REFUSED, TOLD, RefusalRow
 from evaluate.robustness import turn_and_scale
 from evaluate.run import Dataset, evaluate
 
@@ -37,7 +37,7 @@ def test_projections_are_parts_of_the_volume(ct_sample: Path) -> None:
 
 def test_chests_are_chosen_at_random(nih_test_dir: Path) -> None:
     paths = sorted((nih_test_dir / "images").iterdir())[:50]
-    first, again, other = ([r.id for r in negatives.chest(paths, seed, 5)] for seed in (2, 2, 3))
+    first, again, other = ([r.id for r in negatives.chosen(paths, seed, 5)] for seed in (2, 2, 3))
     assert first == again != other
     assert len(set(first)) == 5
 
@@ -46,21 +46,21 @@ def test_shares_of_each_kind() -> None:
     place = ("d/test", "w@1")
     turned = POSES[1].reason
     rows = [
-        RefusalRow(*place, "noise", "1", FOREIGN, FOREIGN, False),
-        RefusalRow(*place, "noise", "2", FOREIGN, turned, False),
-        RefusalRow(*place, "noise", "3", FOREIGN, None, True),
-        RefusalRow(*place, "noise", "4", FOREIGN, FOREIGN, False),
+        RefusalRow(*place, "noise", "1", NO_HAND, NO_HAND, False),
+        RefusalRow(*place, "noise", "2", NO_HAND, turned, False),
+        RefusalRow(*place, "noise", "3", NO_HAND, None, True),
+        RefusalRow(*place, "noise", "4", NO_HAND, NO_HAND, False),
         RefusalRow(*place, "hands mirrored", "1", None, None, True),
         RefusalRow(*place, "hands mirrored", "2", None, None, False),
         RefusalRow(*place, "hands turned", "1", turned, turned, False),
-        RefusalRow(*place, "hands turned", "2", turned, FOREIGN, False),
+        RefusalRow(*place, "hands turned", "2", turned, NO_HAND, False),
         RefusalRow(*place, "hands turned", "3", turned, None, True),
         RefusalRow(*place, "hands turned", "4", turned, None, False),
     ]
     details = [
         AssessmentRow(*place, "1", 100, 90, 110, 0.9, None),
-        AssessmentRow(*place, "2", 100, None, None, None, FOREIGN),
-        AssessmentRow("d/test", "other@1", "1", 100, None, None, None, FOREIGN),
+        AssessmentRow(*place, "2", 100, None, None, None, NO_HAND),
+        AssessmentRow("d/test", "other@1", "1", 100, None, None, None, NO_HAND),
     ]
     found = {(r["row"], r["column"]): r for r in refusal.records(rows, details)}
     assert found["noise", REFUSED]["measured"] == 75
@@ -71,7 +71,8 @@ def test_shares_of_each_kind() -> None:
     assert ("hands mirrored", FITTING) not in found
     turned = [found["hands turned", column]["measured"] for column in refusal.COLUMNS]
     assert turned == [50, 25, 75]
-    assert (found[HANDS, REFUSED]["measured"], found[HANDS, REFUSED]["n"]) == (50, 2)
+    own = found[f"hands {AS_THEY_ARE}", REFUSED]
+    assert (own["measured"], own["n"]) == (50, 2)
 
 
 def test_hands_are_changed_as_their_kind_says(hands: Dataset) -> None:
@@ -98,7 +99,8 @@ def test_hands_are_changed_as_their_kind_says(hands: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [(refusal.MIRRORED, [True, False]), ("hands upside down", [False, True])]
+    ("kind", "told"),
+    [(f"hands {refusal.MIRRORED}", [True, False]), ("hands upside down", [False, True])],
 )
 def test_of_each_change_its_own_warning_counts(
     hands: Dataset,
@@ -128,7 +130,7 @@ def test_a_table_of_weights_that_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        refusal, "_kinds", lambda dataset: [("noise", FOREIGN, negatives.generate("noise", 2, 3))]
+        refusal, "_kinds", lambda dataset: [("noise", NO_HAND, negatives.generate("noise", 2, 3))]
     )
     predictor = stub(refuse=["noise 0", "noise 1"])
     predictor.ages |= {f"noise {i}": 100.0 for i in range(3)}
@@ -142,7 +144,7 @@ def test_a_table_of_weights_that_refuse(
     assert record["measured"] == pytest.approx(200 / 3, abs=1e-3)
     rows = refusal.read(tmp_path / refusal.REFUSALS)
     assert [row.refused for row in rows] == ["This is no hand.", "This is no hand.", None]
-    assert np.mean([row.expected == FOREIGN for row in rows]) == 1
+    assert np.mean([row.expected == NO_HAND for row in rows]) == 1
     assert [row.warned for row in rows] == [False, False, False]
     refusal.write(tmp_path, [replace(rows[0], warned=True)])
     assert refusal.read(tmp_path / refusal.REFUSALS)[0].warned is True

@@ -51,7 +51,7 @@ def adult_predictor(untrained_adult: Path) -> Predictor:
     """What the Adult tab's numbers are compared with."""
     from boneage.predictor import Predictor
 
-    return Predictor.load(untrained_adult, task="adult")
+    return Predictor.load(untrained_adult, task="adult", precision="fp32")
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,7 @@ def server(served: Predictor, untrained_adult: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    blocks = page.build(served, Regions({"whole": untrained_adult}))
+    blocks = page.build(served, Regions({"whole": untrained_adult}, "fp32"))
     yield page.launch(blocks, "127.0.0.1", port, block=False)
     blocks.close(verbose=False)
 

@@ -111,6 +111,12 @@ class TestRegions:
     def test_projection_of_the_weights(self, regions: Regions) -> None:
         assert regions.projection == "thorax"
 
+    def test_they_refuse_where_all_of_them_do(self, regions: Regions) -> None:
+        released = Regions.released()
+        assert released.refuse
+        assert not regions.refuse
+        assert not Regions({**released.folders, "upper": regions.folders["upper"]}).refuse
+
 
 class TestMeasuredError:
     def record(self, predictor: Predictor, **changes: Any) -> dict[str, Any]:
@@ -292,8 +298,13 @@ def test_api_names_what_is_wrong(regions: Regions, film: str, letter: str) -> No
 
 
 def test_start_promises_ct_only_where_it_is_taken() -> None:
-    assert "NIfTI" in adult_cards.start("1 GB", takes_ct=True)
-    assert "CT" not in adult_cards.start("1 GB", takes_ct=False)
+    assert "NIfTI" in adult_cards.start("1 GB", takes_ct=True, refuses=True)
+    assert "CT" not in adult_cards.start("1 GB", takes_ct=False, refuses=True)
+    cannot = [
+        "cannot tell" in adult_cards.start("1 GB", takes_ct=True, refuses=refuses)
+        for refuses in (True, False)
+    ]
+    assert cannot == [False, True]
 
 
 def test_names_from_files_are_escaped(radiograph: Radiograph, assessment: Assessment) -> None:

@@ -14,7 +14,7 @@ from boneage import datasets, hub, images, losses
 from boneage.framing import Framing
 from boneage.images import Radiograph
 from boneage.predictor import Predictor, released
-from boneage.refusal import CUTS, FOREIGN, MIRRORED, POSES, Cut, Pose
+from boneage.refusal import CUTS, MIRRORED, NO_HAND, POSES, Cut, Pose
 from evaluate import negatives
 
 LOSSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -55,7 +55,7 @@ def test_chest_radiographs_are_refused(
     predictor: Predictor, nih_test_dir: Path, nih_fullsize_dir: Path
 ) -> None:
     paths = sorted((nih_test_dir / "images").iterdir())
-    chests = list(negatives.chest(paths, SEED, 10))
+    chests = list(negatives.chosen(paths, SEED, 10))
     sharp = [images.read(path) for path in sorted((nih_fullsize_dir / "images").iterdir())]
     assert len(sharp) == 8
     assert all(a.refused for a in predictor.assess(chests + sharp, "M"))
@@ -68,7 +68,7 @@ def test_ct_projections_are_refused(predictor: Predictor, ct_sample: Path) -> No
 
 def test_what_only_resembles_a_turned_hand_is_told_to_be_none(predictor: Predictor) -> None:
     plots = predictor.assess(negatives.generate("plots", SEED, 24), "F")
-    assert [assessment.refused for assessment in plots].count(FOREIGN) >= 21
+    assert [assessment.refused for assessment in plots].count(NO_HAND) >= 21
 
 
 def test_hands_are_assessed(predictor: Predictor, hands: list[Radiograph]) -> None:
@@ -130,7 +130,7 @@ def test_explaining_changes_no_verdict(predictor: Predictor, hands: list[Radiogr
     noise = next(iter(negatives.generate("noise", SEED, 1)))
     hand, foreign = predictor.assess([hands[0], noise], "F", heat_map=True)
     assert hand.refused is None
-    assert foreign.refused == FOREIGN
+    assert foreign.refused == NO_HAND
     assert foreign.heat_map is None
 
 
