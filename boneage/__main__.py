@@ -149,8 +149,9 @@ def _add_calibrate(commands: Commands) -> None:
         "calibrate",
         help="find a weights folder's prediction intervals and what it refuses",
         description="Write into a weights folder, once it is trained, the prediction intervals "
-        "(from half of the validation images) and what is needed to refuse images of other kinds, "
-        "which takes at least 99 validation images (a late fusion refuses none).",
+        "(from half of the validation images) and what is needed to refuse images of other kinds. "
+        "That takes at least 99 validation images: of fewer, hands are not calibrated at all, and "
+        "adults get intervals alone, as fusions and BoNet do.",
     )
     p.add_argument("weights", type=path, metavar="WEIGHTS", help="weights folder")
     p.add_argument(
@@ -325,7 +326,10 @@ def run_calibrate(args: argparse.Namespace) -> int:
 
     from boneage.calibration import calibrate
 
-    print(json.dumps(calibrate(args.weights, args.data), indent=2))
+    entries = calibrate(args.weights, args.data)
+    print(json.dumps(entries, indent=2))
+    if entries["refusal"] is None:
+        print("These weights have intervals and refuse nothing.", file=sys.stderr)
     return 0
 
 

@@ -189,8 +189,8 @@ class Intervals:
 def calibrate(weights: Path, data: Path) -> dict[str, Any]:
     """Find intervals and what is refused, and write both into a weights folder.
 
-    A late fusion has no backbone whose features would tell what is unlike the training images, and
-    refuses nothing.
+    Fusions and BoNet have no single backbone whose features would tell what is unlike the training
+    images, and refuse nothing; nor do weights for adults with fewer than 99 validation images.
 
     Args:
         weights: the folder.
@@ -218,8 +218,9 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
     if len(config["sexes"]) == 1:
         labelled = labelled.of_sex(*config["sexes"])
     cases = labelled.split("validation").cases
-    refuses = hasattr(model, "backbone")
-    if refuses and len(cases) < FEWEST:
+    enough = len(cases) >= FEWEST
+    refuses = hasattr(model, "backbone") and (enough or config["task"] == "hand")
+    if refuses and not enough:
         raise InputError(
             f"{labelled.name} has {len(cases)} validation images; what is to be refused is found "
             f"from {FEWEST} at least."

@@ -14,6 +14,7 @@ from typing import Any
 
 from boneage.models.registry import MODELS
 from boneage.sex import SEX_NAMES
+from boneage.wording import as_published
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,7 @@ def _test(records: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
         "| images | table, row | published | measured | 95 % | n | refused |\n"
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {r['dataset']} | {_name(r)} | {'' if r['published'] is None else r['published']} "
+            f"| {r['dataset']} | {_name(r)} | {as_published(r['published'], unit)} "
             f"| {r['measured']:.2f} | {_interval(r['ci95'])} | {r['n']} | {r['refused']} |"
             for r in records
         ),

@@ -21,7 +21,7 @@ from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.models import registry
 from boneage.precision import PRECISIONS, choose_precision, computing_in, forbid_tf32
-from boneage.refusal import POSES, Features, Judgement, Refusal, tapped
+from boneage.refusal import Features, Judgement, Refusal, refusal_of, tapped
 from boneage.sex import SEX_NAMES
 from boneage.transforms import Preprocess
 from boneage.views import PROJECTIONS
@@ -201,7 +201,7 @@ class Predictor:
         self.preprocess = Preprocess(**preprocess)
         self._ages = tuple(float(config["age"][key]) for key in ("mean", "sd", "lowest", "highest"))
         self.intervals = Intervals.of(config)
-        self.refusal = Refusal.of(config, calibration) if calibration else None
+        self.refusal = refusal_of(config, calibration) if calibration else None
 
     def prepare(self) -> _Network:
         """Build the network unless it is there; others who need it wait meanwhile.
@@ -490,14 +490,16 @@ class Predictor:
     def _judge(
         self, refusal: Refusal, radiographs: Sequence[Radiograph], features: Features
     ) -> list[Judgement]:
-        """As :meth:`Refusal.judge`; what seems to be a turned hand is righted and looked at again.
+        """As :meth:`Refusal.judge`; what seems to be turned is righted and looked at again.
 
         A plot or a drawing may resemble a turned hand, and righted show that it is none: nobody
-        should be asked to turn it. Projections of CT volumes are what they should be, though unlike
-        radiographs: the volume was looked at.
+        should be asked to turn it. Of weights that were trained on radiographs of adults a CT's
+        projection is not judged: it is unlike these, and what it shows is known from the volume.
         """
+        from_ct = self.config["provenance"].get("from_ct")
+        unlike = self.config["task"] == "adult" and not from_ct
         judged = [
-            Judgement() if radiograph.format == "CT" else judgement
+            Judgement() if unlike and radiograph.format == "CT" else judgement
             for radiograph, judgement in zip(radiographs, refusal.judge(features), strict=True)
         ]
         turned = [
@@ -506,7 +508,7 @@ class Predictor:
         if turned:
             poses = refusal.poses(features)[1]
             righted = [
-                replace(radiographs[i], pixels=POSES[poses[i]].right(radiographs[i].pixels))
+                replace(radiographs[i], pixels=refusal.POSES[poses[i]].right(radiographs[i].pixels))
                 for i in turned
             ]
             again = refusal.judge(self.features(righted))

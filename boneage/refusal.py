@@ -96,13 +96,13 @@ class Pose:
 
     @property
     def description(self) -> str:
-        """In words, to follow "the hand is"; empty for the upright pose."""
+        """In words, to follow "the hand is" or "the body is"; empty for the upright pose."""
         return " and ".join(filter(None, (_TURNS[self.quarters], _INVERTED * self.inverted)))
 
     @property
     def _remedy(self) -> str:
         turn, invert, place = REMEDIES[self.subject]
-        return " and ".join([turn] * bool(self.quarters) + [invert] * self.inverted) + place
+        return ", and ".join([turn] * bool(self.quarters) + [invert] * self.inverted) + place
 
     @property
     def reason(self) -> str:
@@ -255,24 +255,6 @@ class Refusal:
     FOREIGN: ClassVar[str] = NOT_FRONTAL
     POSES: ClassVar[tuple[Pose, ...]] = BODY_POSES
 
-    @staticmethod
-    def of(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
-        """That of a weights folder; ``None`` where it has none.
-
-        Raises:
-            InputError: if it lacks something, as it may come from another version.
-        """
-        if not (entry := config.get("refusal")):
-            return None
-        kind = HandRefusal if config["task"] == "hand" else Refusal
-        if not (entry.keys() >= set(kind.LEADS) and arrays.keys() >= set(kind.ARRAYS)):
-            raise InputError(
-                "The weights were calibrated by another version of boneage: calibrate them anew "
-                "(python -m boneage calibrate WEIGHTS --data DIR)."
-            )
-        leads = {name: entry[name] for name in kind.LEADS}
-        return kind(entry["threshold"], *(arrays[name] for name in kind.ARRAYS), **leads)
-
     @property
     def entry(self) -> dict[str, float]:
         """What a weights config keeps of it."""
@@ -376,6 +358,28 @@ class HandRefusal(Refusal):
             + (MIRRORED,) * bool(mirror > self.mirrored_lead)
             for cut, mirror in zip(cuts, mirrored, strict=True)
         ]
+
+
+KINDS: Mapping[str, type[Refusal]] = {"hand": HandRefusal, "adult": Refusal}
+"""By task."""
+
+
+def refusal_of(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Refusal | None:
+    """That of a weights folder; ``None`` where it has none.
+
+    Raises:
+        InputError: if it lacks something, as it may come from another version.
+    """
+    if not (entry := config.get("refusal")):
+        return None
+    kind = KINDS[config["task"]]
+    if not (entry.keys() >= set(kind.LEADS) and arrays.keys() >= set(kind.ARRAYS)):
+        raise InputError(
+            "The weights were calibrated by another version of boneage: calibrate them anew "
+            "(python -m boneage calibrate WEIGHTS --data DIR)."
+        )
+    leads = {name: entry[name] for name in kind.LEADS}
+    return kind(entry["threshold"], *(arrays[name] for name in kind.ARRAYS), **leads)
 
 
 def fit(poses: Sequence[Features], threshold: float = np.inf) -> Refusal:

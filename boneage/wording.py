@@ -27,6 +27,11 @@ def age_in_short(months: float) -> str:
     return f"{years} y {rest} m".replace(" ", NO_BREAK)
 
 
+def as_published(value: float | None, unit: str) -> str:
+    """A paper's figure as it prints it: Nguyen and Kim give thousandths of years."""
+    return "-" if value is None else f"{value:.{3 if unit == 'years' else 2}f}"
+
+
 def part_of(component: str) -> int | None:
     """The number of the part that a component looks at: 2 of ``R2``, ``None`` of ``X``."""
     return int(component[1:]) if component[0] == "R" and component[1:].isdigit() else None

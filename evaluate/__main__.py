@@ -25,7 +25,7 @@ what is written to OUT:
   assessments.csv  prediction intervals and reasons of refusals
   boxes.csv        attention boxes, in pixels of the source image
   ossification.csv how attention boxes fit annotated regions, on the bundled rsna-ossification
-  refusals.csv     images that show no hand, and turned hands: which were refused, and why
+  refusals.csv     images of other kinds, and turned ones: which were refused, and why
   heat-maps.npz    Grad-CAMs of some adults
   weights.json     what the weights are: network, data, start, epochs
   tables.md        the papers' tables, published beside measured, and further statistics

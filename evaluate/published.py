@@ -273,14 +273,15 @@ TABLES: tuple[Table, ...] = (
 # the user's own.
 STAND_INS = {
     "nih": "The images measured are frontal chest radiographs (NIH ChestX-ray14), not the paper's "
-    "whole-body CT: its published values are of another task."
+    "whole-body CT."
 }
 OWN_IMAGES = (
     "The images measured are this data set's own, not the paper's whole-body CT, which was never "
-    "released: its published values are of other images."
+    "released."
 )
 BEST_OF_SEVERAL = (
-    "Every published value is the best of several trainings; measured is one training."
+    "Every published value is of the paper's own images and the best of several trainings; "
+    "measured is one training on others."
 )
 
 # Text claim of Liu et al., Section 3 and Fig. 2(b): every absolute deviation is below this.

@@ -16,8 +16,8 @@ import numpy as np
 
 from boneage.chunks import chunks
 from boneage.framing import mirrored
+from boneage.refusal import KINDS
 from boneage.refusal import MIRRORED as SEEMS_MIRRORED
-from boneage.refusal import HandRefusal, Refusal
 from evaluate import negatives
 from evaluate.cases import AssessmentRow, read_rows, write_rows
 from evaluate.negatives import CHEST, COUNT, CT, DRAWN, HAND, REPORTED
@@ -54,12 +54,11 @@ NOTES = {
     "volume.",
     "adult": "Share of the images that are given no age. The right reason is that the image is "
     "unlike the frontal images that the weights were trained on, or how it is turned; a warning "
-    "says that it may be turned or inverted. Images as they are should be assessed; mirrored ones "
-    "may be. No parameter was fitted to an image of another kind; the threshold's "
+    "says that it may be turned or inverted. Images as they are and mirrored ones should be "
+    "assessed. No parameter was fitted to an image of another kind; the threshold's "
     "margin and the number of components are those that were chosen on hands. Intervals resample "
     "images: those of one patient count apiece.",
 }
-_JUDGES = {"hand": HandRefusal, "adult": Refusal}
 SLANTS = (-120, 120, -150, 150)  # degrees, counter-clockwise: between the poses that are known
 
 
@@ -71,8 +70,8 @@ class RefusalRow:
         kind: what it shows, a row of table S10.
         expected: the reason that fits, ``None`` if there is none or any will do.
         refused: the reason given, ``None`` if it was assessed.
-        warned: whether the assessment warns that a hand may be turned or inverted, of a mirrored
-            one that it may be mirrored.
+        warned: whether the assessment warns that the image may be turned or inverted, of a mirrored
+            hand that it may be mirrored.
     """
 
     dataset: str
@@ -95,7 +94,7 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
     from tqdm import tqdm
 
     rows = []
-    turned = tuple(pose.warning for pose in _JUDGES[dataset.folder.task].POSES[1:])
+    turned = tuple(pose.warning for pose in KINDS[dataset.folder.task].POSES[1:])
     for kind, expected, radiographs in tqdm(list(_kinds(dataset)), "refusals", unit="kind"):
         fitting = (SEEMS_MIRRORED,) if kind.endswith(MIRRORED) else turned
         for batch in chunks(radiographs, BATCH):
@@ -112,7 +111,7 @@ def assess(dataset: Dataset, predictor: Assessor, weights: str) -> list[RefusalR
 
 def _kinds(dataset: Dataset) -> Iterator[tuple[str, str | None, Iterable[Radiograph]]]:
     task, cases = dataset.folder.task, dataset.folder.cases
-    foreign = _JUDGES[task].FOREIGN
+    foreign = KINDS[task].FOREIGN
     if task == "hand":
         yield CHEST, foreign, negatives.chosen(sorted(CHESTS.iterdir()), REPORTED)
         yield CT, foreign, negatives.projections(VOLUME, REPORTED)
@@ -123,7 +122,7 @@ def _kinds(dataset: Dataset) -> Iterator[tuple[str, str | None, Iterable[Radiogr
     chosen = cases[:: max(1, len(cases) // COUNT)][:COUNT]
     subject = SUBJECTS[task]
     yield f"{subject} {MIRRORED}", None, _changed(chosen, mirrored)
-    for pose in _JUDGES[task].POSES[1:]:
+    for pose in KINDS[task].POSES[1:]:
         yield f"{subject} {pose.description}", pose.reason, _changed(chosen, pose.apply)
     for angle in SLANTS if task == "hand" else ():
         turned = f"{subject} turned by {abs(angle)} degrees {'anti' * (angle > 0)}clockwise"
@@ -153,7 +152,7 @@ def read(path: Path) -> list[RefusalRow]:
 
 
 def records(
-    rows: Sequence[RefusalRow], details: Sequence[AssessmentRow], task: str = "hand"
+    rows: Sequence[RefusalRow], details: Sequence[AssessmentRow], task: str
 ) -> list[Record]:
     """Table S10 of one data set and one set of weights.
 
@@ -179,7 +178,8 @@ def records(
             expected = members[0].expected if members else None
             if column == FITTING and expected is None:
                 continue
-            if column == TOLD and (expected == _JUDGES[task].FOREIGN or kind == own):
+            told = expected != KINDS[task].FOREIGN and kind != own
+            if column == TOLD and not (told and (expected or task == "hand")):
                 continue
             empty = empty_record(TABLE, kind, column, place[0], "%", weights=place[1])
             given = [

@@ -268,7 +268,7 @@ def render(
 
     Prediction intervals and the reasons of refusals come from ``assessments.csv``, attention boxes
     from ``boxes.csv``, how they fit annotated regions from ``ossification.csv``, heat maps from
-    ``heat-maps.npz``, what is no hand from ``refusals.csv``, what the weights are from
+    ``heat-maps.npz``, what is refused from ``refusals.csv``, what the weights are from
     ``weights.json``, all beside it; without these files the tables and figures lack that part.
 
     Args:

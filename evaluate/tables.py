@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from boneage.wording import as_published
 from evaluate import ossification, refusal, robustness
 from evaluate.cases import RECORDED, UNION, AssessmentRow, CaseRow
 from evaluate.described import Description
@@ -121,7 +122,8 @@ def report(
     )
     units = {row.dataset: row.unit for row in cases}
     for dataset, unit in units.items():
-        chosen = _about_images(dataset, unit)
+        split = dataset.rpartition("/")[2]
+        chosen = _stand_in(dataset, TASKS[unit]) + ([_SEEN[split]] if split in _SEEN else [])
         for table in tables(TASKS[unit]):
             found = _select(published, table.id, dataset)
             remarks = {(c.row, c.column): c.remark for c in table.cells if c.remark}
@@ -176,6 +178,8 @@ def report(
             grids.append(grid)
             records += found
     for group in refusal.by_weights(refused):
+        if group[0].dataset not in units:  # its cases were taken out of the file
+            continue
         task = TASKS[units[group[0].dataset]]
         found = refusal.records(group, details, task)
         grids.append(_refusal(group[0], found, weights, task))
@@ -303,6 +307,7 @@ def _refusal(
     accepted = next((entry["accepted"] for entry in weights if entry["weights"] == row.weights), "")
     notes = [
         refusal.NOTES[task],
+        *_stand_in(row.dataset, task),
         f"Of the validation images {accepted} are accepted.",
         _ALL_REFUSED,
     ]
@@ -341,12 +346,9 @@ def _ossification(scores: Sequence[Score]) -> list[tuple[Grid, list[Record]]]:
     ]  # fmt: skip
 
 
-def _about_images(dataset: str, unit: str) -> list[str]:
-    """The notes below every table of a data set: what stands in, and what training has seen."""
-    name, _, split = dataset.rpartition("/")
-    stand_in = STAND_INS.get(re.split(r"[-_/]", name)[0], OWN_IMAGES)
-    seen = [_SEEN[split]] if split in _SEEN else []
-    return [stand_in] * (TASKS[unit] == "adult") + seen
+def _stand_in(dataset: str, task: str) -> list[str]:
+    """The note below every table of adults: what stands in for the paper's images."""
+    return [STAND_INS.get(re.split(r"[-_/]", dataset)[0], OWN_IMAGES)] * (task == "adult")
 
 
 def _select(records: Sequence[Record], table: str, dataset: str) -> list[Record]:
@@ -374,7 +376,7 @@ def _comparison(
             (
                 record["row"],
                 record["column"],
-                _published(record["published"]),
+                as_published(record["published"], record["unit"]),
                 _number(record["measured"]),
                 _interval(record),
                 str(record["n"]),
@@ -408,7 +410,7 @@ def _matrix(
         (
             record["row"],
             record["unit"],
-            *([_published(record["published"])] if published else []),
+            *([as_published(record["published"], record["unit"])] if published else []),
             *(_cell(places.get((record["row"], column))) for column in columns),
         )
         for record in first
@@ -444,12 +446,6 @@ def _cell(record: Record | None) -> str:
 def _interval(record: Record) -> str:
     ends = record["ci95"]
     return "" if ends is None else f"[{_number(ends[0])}, {_number(ends[1])}]"
-
-
-def _published(value: float | None) -> str:
-    """As the paper prints it: the second one gives thousandths."""
-    text = "-" if value is None else f"{value:.3f}"
-    return text.removesuffix("0")
 
 
 def _number(value: float | None) -> str:

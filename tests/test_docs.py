@@ -17,6 +17,7 @@ from boneage.quality import warnings_of_parts
 from boneage.views import REGIONS
 from evaluate.cases import read_cases
 from evaluate.records import EQUAL_TIME_NOTE
+from evaluate.refusal import FITTING, TOLD
 
 FOLDERS = [released("hand"), *(released("adult", region) for region in REGIONS)]
 
@@ -150,6 +151,35 @@ def test_accuracy_states_the_differences_on_test_and_validation(
             low, high = row["ci95"]
             cells.append(f"{row['measured']:.2f} ({low:.2f} to {high:.2f})")
         assert f"| {cells[0]} | {cells[1]} |" in accuracy
+
+
+def test_accuracy_states_what_the_weights_for_adults_refuse(
+    repo_root: Path, accuracy: str, metrics: list[dict]
+) -> None:
+    readme = " ".join((repo_root / "README.md").read_text().split())
+    told = {
+        "whole": "all are refused but 2 of noise",
+        "upper": "all but 3 of noise and 2 of shapes",
+        "lower": "all but 8 of noise, 2 of shapes and 2 hands",
+    }
+    posed: list[float] = []
+    short = {"noise": "of noise", "shapes": "of shapes", "hand radiographs": "hands"}
+    for region, sentence in told.items():
+        label = f"{released('adult', region).name}@"
+        rows = [
+            r for r in metrics if r["table"] == "S10" and r["weights"].startswith(label)
+        ]  # fmt: skip
+        foreign = [r for r in rows if r["column"] == FITTING and not r["row"].startswith("images")]
+        left = {r["row"]: round(r["n"] * (1 - r["measured"] / 100)) for r in foreign}
+        assert len(left) == 13
+        named = [f"{count} {short[row]}" for row, count in left.items() if count]
+        assert sorted(re.findall(r"\d+ (?:of \w+|hands)", sentence)) == sorted(named)
+        assert sentence in accuracy
+        posed += [r["measured"] for r in rows if r["column"] == TOLD]
+    turned = "turned by quarters, with dark bones, or both, are refused or get a warning in"
+    assert f"{turned} {min(posed):.0f} to {max(posed):.0f} %" in accuracy
+    assert len(posed) == 3 * 7
+    assert "all refused but two of noise" in readme
 
 
 def test_accuracy_states_what_moves_an_age(accuracy: str, metrics: list[dict]) -> None:

@@ -301,6 +301,9 @@ def refuse_random_weights(recipe: Recipe) -> None:
 def chosen_sexes(wanted: str | None, task: str) -> list[str]:
     """The sexes that the network tells apart, none if it is not told any.
 
+    Liu et al. train one network a sex for hands. One with sex as an input is half as large and did
+    not err more (docs/experiments.md), so it is the default.
+
     Args:
         wanted: ``F``, ``M``, ``both``, ``none``, or ``None`` for what the task usually takes.
         task: ``hand`` or ``adult``.

@@ -120,7 +120,7 @@ def assess_file(regions: Regions, file: str | None, region: str | None) -> dict[
 def build(regions: Regions) -> None:
     """Lay the tab out in the open Blocks and connect it."""
     takes_ct = bool(regions.projection)
-    start = adult_cards.start(tab.size_in_words(MAX_BYTES), takes_ct, regions.refuse)
+    start = adult_cards.start(tab.size_in_words(MAX_BYTES), takes_ct, regions.refuses)
     examples = _examples(regions.projection)
     visit = gr.State(Visit(), time_to_live=tab.KEPT_SECONDS)
     with gr.Row(elem_classes="two-sides"):

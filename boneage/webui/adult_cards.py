@@ -29,7 +29,7 @@ def start(limit: str, takes_ct: bool, refuses: bool) -> str:
     """
     what = "a chest radiograph or a CT volume" if takes_ct else "a chest radiograph"
     others = (
-        "an image that shows something else is refused where it is recognised"
+        "an image that shows something else is refused where it is recognised as such"
         if refuses
         else "these weights cannot tell when an image shows something else"
     )

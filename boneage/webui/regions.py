@@ -50,7 +50,7 @@ class Regions:
         return hub.load_config(self.folders[self.names[0]]).get("projection")
 
     @property
-    def refuse(self) -> bool:
+    def refuses(self) -> bool:
         """Whether all of them refuse images of other kinds."""
         return all(hub.load_config(folder).get("refusal") for folder in self.folders.values())
 

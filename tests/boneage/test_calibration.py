@@ -11,6 +11,8 @@ from boneage import calibration, hub
 from boneage.calibration import Intervals, conformal_quantile, fit_intervals, half_selected
 from boneage.datasets import Case
 from boneage.errors import InputError
+from boneage.predictor import Predictor
+from boneage.refusal import Refusal
 
 
 def case(id: str, patient: str | None = None) -> Case:
@@ -38,6 +40,51 @@ def test_too_few_hands_are_told_before_any_is_assessed(
     (tmp_path / "labels.csv").write_text(labels)
     with pytest.raises(InputError, match=r"1 validation images; .* from 99 at least"):
         calibration.calibrate(untrained, tmp_path)
+
+
+@pytest.fixture
+def chests(nih_test_dir: Path, tmp_path: Path) -> Path:
+    """A hundred and ten chest radiographs to learn from, as many to validate with."""
+    labels = (nih_test_dir / "labels.csv").read_text().splitlines()
+    place = labels[0].split(",").index("split")
+    rows = [line.split(",") for line in labels[1:221]]
+    for number, row in enumerate(rows):
+        row[place] = ("train", "validation")[number % 2]
+    for row in rows:  # a patient is in one split alone
+        row[labels[0].split(",").index("patient")] += row[place]
+    folder = tmp_path / "chests"
+    folder.mkdir()
+    (folder / "images").symlink_to(nih_test_dir / "images")
+    (folder / "labels.csv").write_text("\n".join([labels[0], *map(",".join, rows)]) + "\n")
+    return folder
+
+
+def test_weights_for_adults_learn_what_to_refuse(
+    untrained_adult: Path, chests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "UPRIGHT", 60)
+    monkeypatch.setattr(calibration, "TURNED", 60)
+    monkeypatch.setattr(calibration, "_threshold", lambda *learnt: 9.0)
+    weights = shutil.copytree(untrained_adult, tmp_path / "weights")
+    entries = calibration.calibrate(weights, chests)
+    assert entries["refusal"].keys() == {"threshold", "data", "validation"}
+    assert entries["refusal"]["validation"]["images"] == 110
+    arrays = hub.load_calibration(weights, hub.load_config(weights))
+    assert arrays.keys() == set(Refusal.ARRAYS)
+    assert len(arrays["centre"]) == len(Refusal.POSES)
+    predictor = Predictor.load(weights, task="adult", device="cpu")
+    assert type(predictor.refusal) is Refusal
+
+
+def test_of_few_adults_only_intervals_are_found(
+    untrained_adult: Path, chests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "FEWEST", 111)
+    weights = shutil.copytree(untrained_adult, tmp_path / "weights")
+    entries = calibration.calibrate(weights, chests)
+    assert entries["refusal"] is None
+    assert entries["interval"]["cases"] == 26
+    assert not (weights / hub.CALIBRATION).exists()
 
 
 class TestConformalQuantile:

@@ -176,7 +176,7 @@ def test_results_of_other_weights_are_left_out(id: str, sha256: str) -> None:
 def test_results_outside_the_papers_tables_are_its_own_too() -> None:
     record = RECORD | {"table": "S4", "row": "mine", "published": None}
     card = model_card("mine", config("adult", [], "nih-chest-128"), [record])
-    assert "| S4 mine MAE |  | 6.12 | 5.90 to 6.40 | 100 | 0 |" in card
+    assert "| S4 mine MAE | - | 6.12 | 5.90 to 6.40 | 100 | 0 |" in card
     assert "Refused images" not in card
     assert "value: 6.123" in card
 

@@ -120,7 +120,10 @@ class TestRefusal:
             return next(judgements)
 
         refusal = SimpleNamespace(
-            judge=judge, poses=lambda features: (None, np.array([0, 1, 1])), FOREIGN=NO_HAND
+            judge=judge,
+            poses=lambda features: (None, np.array([0, 1, 1])),
+            FOREIGN=NO_HAND,
+            POSES=POSES,
         )
         monkeypatch.setattr(predictor, "refusal", refusal)
         upright, *others = radiographs[:3]
@@ -268,10 +271,13 @@ class TestWithoutWaiting:
     def test_the_network_is_built_by_the_first_assessment(
         self, untrained: Path, predictor: Predictor, radiographs: list[Radiograph]
     ) -> None:
-        late = Predictor.load(untrained, device="cpu", wait=False)
+        late, known = (
+            Predictor.load(untrained, device="cpu", precision="fp32", wait=wait)
+            for wait in (False, True)
+        )
         assert late.sexes == predictor.sexes
         assert late._network is None
-        (assessment,), (known,) = (p.assess(radiographs[0], "F") for p in (late, predictor))
+        (assessment,), (known,) = (p.assess(radiographs[0], "F") for p in (late, known))
         assert assessment == known
 
     def test_it_is_built_once_whoever_asks(

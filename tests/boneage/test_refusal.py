@@ -24,9 +24,9 @@ from boneage.refusal import (
     HandRefusal,
     Judgement,
     Pose,
-    Refusal,
     fit,
     fit_hands,
+    refusal_of,
     tapped,
 )
 
@@ -108,17 +108,17 @@ def test_a_mirrored_hand_is_assessed_with_a_word(learnt: HandRefusal) -> None:
 
 
 def test_survives_the_weights_folder(learnt: HandRefusal) -> None:
-    again = Refusal.of({"task": "hand", "refusal": learnt.entry}, learnt.arrays)
+    again = refusal_of({"task": "hand", "refusal": learnt.entry}, learnt.arrays)
     features = drawn(3, 20, 2)
     assert again is not None
     assert again.judge(features) == learnt.judge(features)
-    assert Refusal.of({"task": "hand", "refusal": None}, {}) is None
+    assert refusal_of({"task": "hand", "refusal": None}, {}) is None
 
 
 def test_images_of_adults_are_judged_without_cuts_and_mirrors() -> None:
     fitted = fit([drawn(pose, 300, 0) for pose in range(len(POSES))], threshold=2.0)
     config = {"task": "adult", "refusal": fitted.entry}
-    learnt = Refusal.of(config, fitted.arrays)
+    learnt = refusal_of(config, fitted.arrays)
     assert learnt is not None
     assert learnt.judge(drawn(0, 200, 1)).count(Judgement()) >= 196
     assert learnt.judge(drawn(0, 100, 9, cut=1, mirrored=True)).count(Judgement()) >= 98
@@ -132,7 +132,7 @@ def test_images_of_adults_are_judged_without_cuts_and_mirrors() -> None:
     assert "bones brighter than soft tissue" in BODY_POSES[-1].warning
     assert list(fitted.entry) == ["threshold"]
     with pytest.raises(InputError, match="calibrate them anew"):
-        Refusal.of({**config, "task": "hand"}, fitted.arrays)
+        refusal_of({**config, "task": "hand"}, fitted.arrays)
 
 
 def test_of_another_version_is_one_clear_error(learnt: HandRefusal) -> None:
@@ -141,8 +141,8 @@ def test_of_another_version_is_one_clear_error(learnt: HandRefusal) -> None:
     now = {**before, "mirrored_lead": 2.0}
     for entry, arrays in ((before, learnt.arrays), (now, fewer)):
         with pytest.raises(InputError, match="calibrate them anew"):
-            Refusal.of({"task": "hand", "refusal": entry}, arrays)
-    assert Refusal.of({"task": "hand", "refusal": now}, learnt.arrays) is not None
+            refusal_of({"task": "hand", "refusal": entry}, arrays)
+    assert refusal_of({"task": "hand", "refusal": now}, learnt.arrays) is not None
 
 
 def test_poses_bring_an_upright_film_where_their_names_say() -> None:

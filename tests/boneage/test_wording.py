@@ -27,3 +27,9 @@ def test_components() -> None:
     assert wording.meaning_of("R2") == "part 2"
     assert wording.meaning_of("X") == "whole hand"
     assert wording.meaning_of("unknown") == ""
+
+
+def test_published_figures_have_their_papers_decimals() -> None:
+    assert [wording.as_published(value, "years") for value in (9.741, 5.1)] == ["9.741", "5.100"]
+    assert [wording.as_published(value, "months") for value in (4.38, 5.2)] == ["4.38", "5.20"]
+    assert wording.as_published(None, "years") == "-"

@@ -1,4 +1,4 @@
-"""Images that show no hand, and what is counted of them."""
+"""Images of other kinds, and what is counted of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from boneage import images
+from boneage.refusal import BODY_POSES, NO_HAND, NOT_FRONTAL, POSES
 from boneage.refusal import MIRRORED as SEEMS_MIRRORED
-from boneage.refusal import NO_HAND, POSES
 from evaluate import negatives, refusal
-from evaluate.cases import AssessmentRow
+from evaluate.cases import AssessmentRow, CaseRow
+from evaluate.records import groups
 from evaluate.refusal import AS_THEY_ARE, FITTING, REFUSED, TOLD, RefusalRow
 from evaluate.robustness import turn_and_scale
 from evaluate.run import Dataset, evaluate
+from evaluate.tables import report
 
 
 @pytest.mark.parametrize("kind", negatives.DRAWN)
@@ -62,7 +64,7 @@ def test_shares_of_each_kind() -> None:
         AssessmentRow(*place, "2", 100, None, None, None, NO_HAND),
         AssessmentRow("d/test", "other@1", "1", 100, None, None, None, NO_HAND),
     ]
-    found = {(r["row"], r["column"]): r for r in refusal.records(rows, details)}
+    found = {(r["row"], r["column"]): r for r in refusal.records(rows, details, "hand")}
     assert found["noise", REFUSED]["measured"] == 75
     assert found["noise", FITTING]["measured"] == 50
     assert ("noise", TOLD) not in found
@@ -96,6 +98,48 @@ def test_hands_are_changed_as_their_kind_says(hands: Dataset) -> None:
             expected[f"hands turned by {name} degrees {word}"] = turned
     assert first.keys() == expected.keys()
     assert all((first[kind] == pixels).all() for kind, pixels in expected.items())
+
+
+def test_images_of_adults_have_kinds_of_their_own(adults: Dataset) -> None:
+    kinds = {kind: (expected, found) for kind, expected, found in refusal._kinds(adults)}
+    assert not kinds.keys() & {negatives.CHEST, negatives.CT}
+    assert {kind for kind, (expected, _) in kinds.items() if expected == NOT_FRONTAL} == {
+        negatives.HAND, *negatives.DRAWN
+    }  # fmt: skip
+    assert next(iter(kinds[negatives.HAND][1])).pixels.shape == (299, 299)
+    turned = {f"images {pose.description}": pose for pose in BODY_POSES[1:]}
+    rest = kinds.keys() - {negatives.HAND, *negatives.DRAWN, "images mirrored"}
+    assert rest == turned.keys()
+    first = images.read(adults.folder.cases[0].path).pixels
+    for kind, pose in turned.items():
+        expected, found = kinds[kind]
+        assert expected == pose.reason
+        assert (next(iter(found)).pixels == pose.apply(first)).all()
+
+
+def test_a_table_of_adults(adults: Dataset) -> None:
+    place = (adults.name, "stub@0123456789ab")
+    reason = BODY_POSES[2].reason
+    rows = [
+        RefusalRow(*place, "noise", "1", NOT_FRONTAL, NOT_FRONTAL, False),
+        RefusalRow(*place, "images mirrored", "1", None, None, False),
+        RefusalRow(*place, "images upside down", "1", reason, reason, False),
+        RefusalRow(*place, "images upside down", "2", reason, None, True),
+    ]
+    details = [AssessmentRow(*place, "1", 50, 40, 60, 0.9, None)]
+    cases = [CaseRow("S4", "stub", "MAE", adults.name, "1", "F", 50, 51, "years", place[1])]
+    result = report(cases, groups(cases), details, [], (), (), rows)
+    found = {(r["row"], r["column"]): r["measured"] for r in result.records if r["table"] == "S10"}
+    assert found == {
+        ("noise", REFUSED): 100, ("noise", FITTING): 100, ("images mirrored", REFUSED): 0,
+        ("images upside down", REFUSED): 50, ("images upside down", FITTING): 50,
+        ("images upside down", TOLD): 100, (f"images {AS_THEY_ARE}", REFUSED): 0,
+    }  # fmt: skip
+    (grid,) = (grid for grid in result.grids if grid.title.startswith("S10."))
+    assert grid.title == f"S10. Images refused, by {place[1]}; images: {adults.name}"
+    assert any("chest radiographs (NIH ChestX-ray14), not the paper's" in x for x in grid.notes)
+    others = [replace(row, dataset="gone/test") for row in rows]
+    assert report(cases, groups(cases), details, [], (), (), others).grids  # no such cases
 
 
 @pytest.mark.parametrize(

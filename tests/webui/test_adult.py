@@ -18,6 +18,7 @@ from boneage.errors import InputError
 from boneage.images import Radiograph
 from boneage.measured import measured_error
 from boneage.predictor import NOT_CT, Assessment, Interval, ModelReference, Predictor
+from boneage.refusal import NOT_FRONTAL
 from boneage.views import PROJECTIONS
 from boneage.webui import adult, adult_cards, cards, page, tab
 from boneage.webui.regions import Regions
@@ -113,9 +114,9 @@ class TestRegions:
 
     def test_they_refuse_where_all_of_them_do(self, regions: Regions) -> None:
         released = Regions.released()
-        assert released.refuse
-        assert not regions.refuse
-        assert not Regions({**released.folders, "upper": regions.folders["upper"]}).refuse
+        assert released.refuses
+        assert not regions.refuses
+        assert not Regions({**released.folders, "upper": regions.folders["upper"]}).refuses
 
 
 class TestMeasuredError:
@@ -285,6 +286,12 @@ def test_api_answers_with_the_assessment(regions: Regions, film: str) -> None:
     assert (whole["task"], whole["unit"], whole["sex"]) == ("adult", "years", None)
     assert whole["model"]["id"] == "tiny-adult"
     assert adult.assess_file(regions, film, "upper")["model"]["id"] == "tiny-upper"
+
+
+def test_a_hand_gets_no_age(rsna_test_dir: Path) -> None:
+    answer = adult.assess_file(Regions.released(), str(rsna_test_dir / "images" / "4360.webp"), "")
+    assert answer["refused"] == NOT_FRONTAL
+    assert answer["age"] is None
 
 
 def test_api_names_what_is_wrong(regions: Regions, film: str, letter: str) -> None:

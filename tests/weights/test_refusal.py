@@ -62,8 +62,9 @@ def test_chest_radiographs_are_refused(
 
 
 def test_ct_projections_are_refused(predictor: Predictor, ct_sample: Path) -> None:
-    found = predictor.assess(negatives.projections(ct_sample, SEED, FEW), "M")
-    assert all(assessment.refused for assessment in found)
+    pictures = list(negatives.projections(ct_sample, SEED, FEW))
+    of_volumes = [replace(picture, format="CT") for picture in pictures]
+    assert all(a.refused for a in predictor.assess([*pictures, *of_volumes], "M"))
 
 
 def test_what_only_resembles_a_turned_hand_is_told_to_be_none(predictor: Predictor) -> None:
