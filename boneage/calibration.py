@@ -190,7 +190,8 @@ def calibrate(weights: Path, data: Path) -> dict[str, Any]:
     """Find intervals and what is refused, and write both into a weights folder.
 
     Fusions and BoNet have no single backbone whose features would tell what is unlike the training
-    images, and refuse nothing; nor do weights for adults with fewer than 99 validation images.
+    images, and refuse nothing; nor do weights for adults with fewer than 99 validation images. Of
+    99 and more at least 99 have to seem upright.
 
     Args:
         weights: the folder.

@@ -55,9 +55,10 @@ NOTES = {
     "adult": "Share of the images that are given no age. The right reason is that the image is "
     "unlike the frontal images that the weights were trained on, or how it is turned; a warning "
     "says that it may be turned or inverted. Images as they are and mirrored ones should be "
-    "assessed. No parameter was fitted to an image of another kind; the threshold's "
-    "margin and the number of components are those that were chosen on hands. Intervals resample "
-    "images: those of one patient count apiece.",
+    "assessed. No parameter was fitted to an image of another kind; the threshold's margin and the "
+    "number of components are those that were chosen on hands. A first trial, after which poses "
+    "and tilt were added, had assessed the hands that these are chosen from, test images and "
+    "others of the drawn kinds. Intervals resample images: those of one patient count apiece.",
 }
 SLANTS = (-120, 120, -150, 150)  # degrees, counter-clockwise: between the poses that are known
 
