@@ -164,6 +164,8 @@ def records(
         task: of the data set.
     """
     own = f"{SUBJECTS[task]} {AS_THEY_ARE}"
+    # No warning says that an image is foreign, nor that an adult's is mirrored.
+    untold = (KINDS[task].FOREIGN, *([None] if task == "adult" else []))
     place = (rows[0].dataset, rows[0].weights)
     kinds: dict[str, list[RefusalRow]] = {}
     for row in rows:
@@ -179,8 +181,7 @@ def records(
             expected = members[0].expected if members else None
             if column == FITTING and expected is None:
                 continue
-            told = expected != KINDS[task].FOREIGN and kind != own
-            if column == TOLD and not (told and (expected or task == "hand")):
+            if column == TOLD and (kind == own or expected in untold):
                 continue
             empty = empty_record(TABLE, kind, column, place[0], "%", weights=place[1])
             given = [

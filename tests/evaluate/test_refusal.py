@@ -137,7 +137,8 @@ def test_a_table_of_adults(adults: Dataset) -> None:
     }  # fmt: skip
     (grid,) = (grid for grid in result.grids if grid.title.startswith("S10."))
     assert grid.title == f"S10. Images refused, by {place[1]}; images: {adults.name}"
-    assert any("chest radiographs (NIH ChestX-ray14), not the paper's" in x for x in grid.notes)
+    for grid in result.grids:
+        assert any("chest radiographs (NIH ChestX-ray14)" in x for x in grid.notes), grid.title
     others = [replace(row, dataset="gone/test") for row in rows]
     assert report(cases, groups(cases), details, [], (), (), others).grids  # no such cases
 

@@ -54,8 +54,13 @@ def test_turned_and_inverted_ones_are_told_so(
     assert [a.refused for a in found].count(pose.reason) >= 0.9 * len(found)
 
 
-def test_projections_of_volumes_are_not_judged(predictor: Predictor, rsna_test_dir: Path) -> None:
+def test_projections_of_volumes_are_not_judged(
+    predictor: Predictor, rsna_test_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The volume was looked at: by the same pixels, a picture is refused and a projection not."""
     picture = images.read(datasets.load(rsna_test_dir).cases[0].path)
-    found = predictor.assess([picture, replace(picture, format="CT")])
+    projection = replace(picture, format="CT")
+    found = predictor.assess([picture, projection])
     assert [a.refused for a in found] == [NOT_FRONTAL, None]
+    monkeypatch.setitem(predictor.config["provenance"], "from_ct", True)  # they know projections
+    assert predictor.assess(projection)[0].refused == NOT_FRONTAL
