@@ -16,6 +16,7 @@ from boneage.predictor import released
 from boneage.quality import warnings_of_parts
 from boneage.views import REGIONS
 from evaluate.cases import read_cases
+from evaluate.published import EQUAL_TIME
 from evaluate.records import EQUAL_TIME_NOTE
 from evaluate.refusal import FITTING, TOLD
 
@@ -148,6 +149,8 @@ def test_accuracy_states_the_differences_on_test_and_validation(
                 r for r in records if (r["table"], r["row"], r["column"]) == (table, name, column)
             ]
             assert (row.get("note") == EQUAL_TIME_NOTE) == (table == "S12")
+            pair = tuple(re.findall(r"@(\w+)", row["weights"]))
+            assert (pair in EQUAL_TIME) == (table == "S12")
             low, high = row["ci95"]
             cells.append(f"{row['measured']:.2f} ({low:.2f} to {high:.2f})")
         assert f"| {cells[0]} | {cells[1]} |" in accuracy
